@@ -1,0 +1,1 @@
+"""The site: reads its own records, trains, prices and declares what leaves."""

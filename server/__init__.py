@@ -1,0 +1,1 @@
+"""The coordinator: finds the sites, drives rounds over a Flower ``Grid``, keeps every wait bounded."""

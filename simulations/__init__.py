@@ -1,0 +1,1 @@
+"""Scenarios on real data, the in-process engine, the experimenter's view, benchmarks."""
