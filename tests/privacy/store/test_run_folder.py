@@ -1,0 +1,58 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from privacy.errors import ConfigError
+from privacy.store.run_folder import RunFolder, read_file, to_toml
+
+values = st.one_of(
+    st.booleans(),
+    st.integers(-(2**60), 2**60),
+    st.floats(allow_nan=False),
+    st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\x7f")),
+    st.lists(st.integers(-9, 9)),
+)
+keys = st.text(min_size=1, alphabet=st.characters(min_codepoint=32, max_codepoint=126))
+
+
+@given(st.dictionaries(keys, values), st.dictionaries(keys, st.dictionaries(keys, values)))
+def test_what_is_written_as_toml_reads_back(top: dict[str, object], tables: dict[str, dict[str, object]]) -> None:
+    sections = {**top, **tables}
+    assert tomllib.loads(to_toml(sections).decode()) == sections
+
+
+def test_files_are_replaced_whole(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run")
+    folder.write("run.toml", b"one")
+    folder.write("run.toml", b"two")
+    folder.append("metrics.jsonl", {"round": 1})
+    folder.append("metrics.jsonl", {"round": 2})
+    assert folder.read("run.toml") == b"two"
+    assert folder.read("metrics.jsonl") == b'{"round": 1}\n{"round": 2}\n'
+    assert not list(folder.path.glob("*.part"))
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ConfigError, match="not an empty folder"):
+        RunFolder.create(tmp_path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_an_unwritable_place_is_a_plain_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        RunFolder.create(tmp_path / "file" / "run")
+
+
+def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_file(tmp_path / "absent")
+    with pytest.raises(ConfigError, match="folder"):
+        read_file(tmp_path)
+    (tmp_path / "big").write_bytes(b"12345")
+    with pytest.raises(ConfigError, match="larger"):
+        read_file(tmp_path / "big", limit=4)
