@@ -1,0 +1,155 @@
+"""What server and sites say to each other, as deterministic CBOR bytes; decoding trusts nothing.
+
+A message is one byte string in one Flower ``ConfigRecord``: measured, that moves through a SuperLink in a third of the
+time that an ``ArrayRecord`` takes. Vectors travel as raw little-endian float32.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import cbor2
+import numpy as np
+
+from privacy.errors import RemoteProtocolError
+from strategies.contribution import Contribution, Vector
+from strategies.task import SiteId
+
+RECORD = "collegium"
+"""Name of the ``ConfigRecord``, and of the byte string inside it."""
+
+HELLO = "query.hello"
+TRAIN = "train.round"
+"""Flower message types; everything else is refused."""
+
+_MAX_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Hello:
+    """A site's answer to the roll call; both fields are public.
+
+    Attributes:
+      n_records: Training records; the neighbouring relation (zero-out) keeps this number public and fixed.
+    """
+
+    site: SiteId
+    n_records: int
+
+    def encode(self) -> bytes:
+        """Returns the bytes that ``decode`` reads."""
+        return cbor2.dumps({"hello": 1, "site": self.site, "n_records": self.n_records}, canonical=True)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Hello":
+        """Reads untrusted bytes. Raises: RemoteProtocolError: Anything but this message."""
+        body = _fields(data, "hello", {"site": str, "n_records": int})
+        if body["n_records"] < 0 or not 0 < len(body["site"]) <= 64:
+            raise RemoteProtocolError("the roll call answer is out of range", phase="hello")
+        return cls(SiteId(body["site"]), body["n_records"])
+
+
+@dataclass(frozen=True)
+class RoundTask:
+    """The server's proposal: train from these arrays.
+
+    Attributes:
+      job: Digest of the settings that the server runs; a site that runs others refuses.
+      round: From 1.
+      attempt: From 1 within a round.
+      accepted: ``(round, attempt)`` of this site's last contribution that entered a sum, or ``(0, 0)``.
+      arrays: What the algorithm broadcasts, each of shape ``(d,)``.
+    """
+
+    job: str
+    round: int
+    attempt: int
+    accepted: tuple[int, int]
+    arrays: Mapping[str, Vector]
+
+    def encode(self) -> bytes:
+        """Returns the bytes that ``decode`` reads."""
+        body = {
+            "task": 1,
+            "job": self.job,
+            "round": self.round,
+            "attempt": self.attempt,
+            "accepted": list(self.accepted),
+            "arrays": _pack(self.arrays),
+        }
+        return cbor2.dumps(body, canonical=True)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "RoundTask":
+        """Reads untrusted bytes. Raises: RemoteProtocolError: Anything but this message."""
+        fields = {"job": str, "round": int, "attempt": int, "accepted": list, "arrays": dict}
+        body = _fields(data, "task", fields)
+        accepted = body["accepted"]
+        if len(accepted) != 2 or any(type(value) is not int for value in accepted):
+            raise RemoteProtocolError("the accepted round is malformed", phase="train")
+        if body["round"] < 1 or body["attempt"] < 1:
+            raise RemoteProtocolError("rounds and attempts are numbered from 1", phase="train")
+        arrays = _unpack(body["arrays"])
+        return cls(body["job"], body["round"], body["attempt"], (accepted[0], accepted[1]), arrays)
+
+
+@dataclass(frozen=True)
+class RoundReply:
+    """A site's answer: what leaves it, and for which attempt."""
+
+    site: SiteId
+    round: int
+    attempt: int
+    contribution: Contribution
+
+    def encode(self) -> bytes:
+        """Returns the bytes that ``decode`` reads."""
+        body = {
+            "reply": 1,
+            "site": self.site,
+            "round": self.round,
+            "attempt": self.attempt,
+            "arrays": _pack(self.contribution.arrays),
+            "scalars": dict(self.contribution.scalars),
+        }
+        return cbor2.dumps(body, canonical=True)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "RoundReply":
+        """Reads untrusted bytes. Raises: RemoteProtocolError: Anything but this message."""
+        fields = {"site": str, "round": int, "attempt": int, "arrays": dict, "scalars": dict}
+        body = _fields(data, "reply", fields)
+        scalars = body["scalars"]
+        if any(type(name) is not str or type(value) is not float for name, value in scalars.items()):
+            raise RemoteProtocolError("scalars are named floats", phase="train")
+        contribution = Contribution(_unpack(body["arrays"]), MappingProxyType(scalars))
+        return cls(SiteId(body["site"]), body["round"], body["attempt"], contribution)
+
+
+def _pack(arrays: Mapping[str, Vector]) -> dict[str, bytes]:
+    return {name: np.ascontiguousarray(vector, dtype="<f4").tobytes() for name, vector in arrays.items()}
+
+
+def _unpack(packed: Mapping[Any, Any]) -> Mapping[str, Vector]:
+    arrays: dict[str, Vector] = {}
+    for name, data in packed.items():
+        if type(name) is not str or type(data) is not bytes or len(data) % 4:
+            raise RemoteProtocolError("arrays are named byte strings of float32", phase="train")
+        arrays[name] = np.frombuffer(data, dtype="<f4")  # read-only: it views the message
+    return MappingProxyType(arrays)
+
+
+def _fields(data: bytes, kind: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    if len(data) > _MAX_BYTES:
+        raise RemoteProtocolError("the message is larger than 1 GiB", phase=kind)
+    try:
+        body = cbor2.loads(data)
+    except Exception as error:  # any failure of the decoder is the sender's fault, whatever its class
+        raise RemoteProtocolError("the message is not CBOR", phase=kind) from error
+    if type(body) is not dict or set(body) != {kind, *fields} or body[kind] != 1:
+        raise RemoteProtocolError(f"the message is not a version 1 {kind!r}", phase=kind)
+    for name, expected in fields.items():
+        if type(body[name]) is not expected:
+            raise RemoteProtocolError(f"the field {name!r} has the wrong type", phase=kind)
+    return body
