@@ -1,0 +1,79 @@
+"""Who takes part: maps the federation's sites to Flower's nodes, once, before the first round."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from flwr.serverapp import Grid
+
+from privacy.errors import QuorumError, RemoteProtocolError
+from server.exchange import Clock, Exchange, Sleep, Timing
+from strategies.messages import HELLO, Hello
+from strategies.task import SiteId
+
+
+@dataclass(frozen=True)
+class Roster:
+    """The sites of a run; all fields are public.
+
+    Attributes:
+      nodes: Flower's node id per site that answered, in the federation's site order.
+      n_records: Training records per such site.
+      absent: Plain reason per site that did not.
+    """
+
+    nodes: Mapping[SiteId, int]
+    n_records: Mapping[SiteId, int]
+    absent: Mapping[SiteId, str]
+
+
+def call(  # the arguments are the whole environment of a pure procedure
+    grid: Grid, sites: Sequence[SiteId], *, timing: Timing, clock: Clock, sleep: Sleep, floor: int
+) -> Roster:
+    """Calls the roll: waits for nodes, asks each who it is.
+
+    Args:
+      grid: Where the nodes are.
+      sites: Everyone the federation expects, in site order; others are ignored.
+      timing: The deadline holds for the wait for nodes, and again for their answers.
+      clock: Monotonic seconds.
+      sleep: Waits.
+      floor: Fewest sites with which the run may go on.
+
+    Raises: QuorumError: Fewer than ``floor`` sites answered.
+    """
+    node_ids = _wait_for_nodes(grid, len(sites), timing, clock, sleep)
+    # Until a node has said which site it is, it goes by its number.
+    unnamed = {SiteId(f"node {node_id}"): node_id for node_id in node_ids}
+    exchange = Exchange(grid, unnamed, timing, clock, sleep)
+    answers = exchange.ask(HELLO, dict.fromkeys(unnamed, b"hello"), group="0")
+    nodes: dict[SiteId, int] = {}
+    n_records: dict[SiteId, int] = {}
+    reasons = list(answers.missing.values())
+    for name, payload in answers.payloads.items():
+        try:
+            hello = Hello.decode(payload)
+        except RemoteProtocolError as error:
+            reasons.append(str(error))
+            continue
+        if hello.site in nodes:
+            raise QuorumError(f"two nodes say that they are {hello.site}")
+        nodes[hello.site], n_records[hello.site] = unnamed[name], hello.n_records
+    present = [site for site in sites if n_records.get(site, 0) > 0]
+    why = "; ".join(sorted(set(reasons))) or "it did not answer the roll call"
+    absent = {site: why for site in sites if site not in present}
+    if len(present) < floor:
+        raise QuorumError(
+            f"{len(present)} of {len(sites)} sites answered the roll call, at least {floor} are needed",
+            hint=f"The others: {why}.",
+        )
+    return Roster({site: nodes[site] for site in present}, {site: n_records[site] for site in present}, absent)
+
+
+def _wait_for_nodes(grid: Grid, expected: int, timing: Timing, clock: Clock, sleep: Sleep) -> list[int]:
+    end, pause = clock() + timing.deadline, timing.first_poll
+    while True:
+        node_ids = sorted(grid.get_node_ids())
+        if len(node_ids) >= expected or clock() >= end:
+            return node_ids
+        sleep(pause)
+        pause = min(pause * 2, timing.longest_poll)

@@ -1,0 +1,136 @@
+"""The round driver: proposes rounds, drops who fails, never opens a sum below the floor, always comes to an end.
+
+Not Flower's ``Strategy.start``: that samples without a time-out, sends one record to all, and dies with one bad reply
+(ADR 0003). Here the algorithm is a value and the driver holds its state, so a round can be repeated or resumed.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from privacy.errors import ConfigError, RemoteProtocolError
+from server.exchange import Exchange
+from strategies.algorithm import Algorithm
+from strategies.contribution import Contribution, check_received, weighted_mean
+from strategies.messages import TRAIN, RoundReply, RoundTask
+from strategies.task import SiteId
+
+FLOOR = 3
+"""Fewest survivors whose sum is opened. Three make a company; a smaller sum would show somebody's update."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How many rounds, and how many attempts beyond them the whole run may spend; both enter the privacy plan."""
+
+    rounds: int
+    retries: int
+    floor: int = FLOOR
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or self.retries < 0 or self.floor < FLOOR:
+            raise ValueError(f"a run has at least one round and a floor of at least {FLOOR}")
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What became of one round; public.
+
+    Attributes:
+      answered: Survivors of the last attempt, in site order.
+      missing: Everyone else with a plain reason.
+      skipped: Whether the model stayed as it was.
+    """
+
+    round: int
+    attempts: int
+    answered: tuple[SiteId, ...]
+    missing: Mapping[SiteId, str]
+    skipped: bool
+    seconds: float
+
+
+@dataclass
+class Driver:
+    """Runs an algorithm over the sites of a roster.
+
+    Attributes:
+      job: Digest of the settings every site must have agreed to.
+      weights: Public weight per site.
+    """
+
+    exchange: Exchange
+    algorithm: Algorithm[Any]
+    schedule: Schedule
+    job: str
+    weights: Mapping[SiteId, float]
+
+    def run(
+        self, state: Any, on_round: Callable[[RoundRecord, Any], None], *, sites: Sequence[SiteId] | None = None
+    ) -> Any:
+        """Runs all rounds.
+
+        Args:
+          state: The algorithm's state to begin with.
+          on_round: Told after every round, with the state after it.
+          sites: Whom to ask, in site order; everybody in ``weights`` by default.
+
+        Returns: The algorithm's state after the last round.
+        Raises: ConfigError: The model is no longer finite; the settings make training diverge.
+        """
+        cohort = tuple(sites if sites is not None else self.weights)
+        retries, accepted = self.schedule.retries, dict.fromkeys(cohort, (0, 0))
+        for number in range(1, self.schedule.rounds + 1):
+            began, attempt = self.exchange.clock(), 1
+            contributions, missing = self._attempt(state, cohort, number, attempt, accepted)
+            while len(contributions) < self.schedule.floor and retries > 0:
+                retries, attempt = retries - 1, attempt + 1
+                contributions, missing = self._attempt(state, cohort, number, attempt, accepted)
+            skipped = len(contributions) < self.schedule.floor
+            if not skipped:
+                state = self._apply(state, contributions)
+                accepted.update((site, (number, attempt)) for site, _ in contributions)
+            answered = tuple(site for site, _ in contributions)
+            seconds = self.exchange.clock() - began
+            on_round(RoundRecord(number, attempt, answered, missing, skipped, seconds), state)
+        return state
+
+    def _apply(self, state: Any, contributions: Sequence[tuple[SiteId, Contribution]]) -> Any:
+        aggregate = weighted_mean(contributions, self.weights)
+        state = self.algorithm.apply(state, aggregate, aggregate.weight / math.fsum(self.weights.values()))
+        if not np.isfinite(self.algorithm.parameters(state)).all():
+            raise ConfigError("training diverged: the model is no longer finite", hint="Use a lower learning rate.")
+        return state
+
+    def _attempt(
+        self,
+        state: Any,
+        cohort: Sequence[SiteId],
+        number: int,
+        attempt: int,
+        accepted: Mapping[SiteId, tuple[int, int]],
+    ) -> tuple[list[tuple[SiteId, Contribution]], dict[SiteId, str]]:
+        arrays = self.algorithm.broadcast(state)
+        questions = {site: RoundTask(self.job, number, attempt, accepted[site], arrays).encode() for site in cohort}
+        answers = self.exchange.ask(TRAIN, questions, group=str(number))
+        missing = dict(answers.missing)
+        contributions: list[tuple[SiteId, Contribution]] = []
+        for site, payload in answers.payloads.items():
+            try:
+                contribution = self._checked(site, payload, number, attempt, arrays["model"].size)
+            except RemoteProtocolError as error:
+                missing[site] = str(error)
+                continue
+            contributions.append((site, contribution))
+        return contributions, missing
+
+    def _checked(self, site: SiteId, payload: bytes, number: int, attempt: int, size: int) -> Contribution:
+        reply = RoundReply.decode(payload)
+        self.exchange.egress[site].unmasked_arrays += len(reply.contribution.arrays)
+        if (reply.site, reply.round, reply.attempt) != (site, number, attempt):
+            raise RemoteProtocolError(f"{site} answered another question", site_id=site, phase="train")
+        check_received(reply.contribution, self.algorithm.declared, size, site_id=site)
+        return reply.contribution
