@@ -1,0 +1,1 @@
+"""Claims, signed reports, and a verifier that believes nobody."""

@@ -1,0 +1,98 @@
+"""DSSE envelopes with one Ed25519 signature, in a file that has exactly one valid spelling.
+
+``payload`` is what is signed, ``keyid`` is the SHA-256 of the raw public key. The file is RFC 8785 JSON and a newline,
+and base64 is canonical, so a changed byte anywhere, even in white space or padding, is found.
+
+See: https://github.com/secure-systems-lab/dsse/blob/master/protocol.md (v1).
+"""
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from privacy.audit import canonical
+from privacy.errors import ConfigError, VerificationError
+from privacy.keys import signing
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+_KEYID = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A decoded envelope; all fields are public, none is verified yet."""
+
+    payload: bytes
+    keyid: str
+    signature: bytes
+
+
+def pae(payload_type: str, payload: bytes) -> bytes:
+    """Returns DSSE's pre-authentication encoding, the bytes that are signed (protocol.md, "Signature Definition")."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def sign(payload: bytes, key: signing.SigningKey) -> bytes:
+    """Signs ``payload`` and returns the bytes of the envelope file."""
+    signature = key.sign(pae(PAYLOAD_TYPE, payload))
+    body = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"keyid": key.keyid, "sig": base64.b64encode(signature).decode()}],
+    }
+    return canonical.dumps(body) + b"\n"
+
+
+def decode(data: bytes) -> Envelope:
+    """Reads an envelope file from a stranger; nothing is verified.
+
+    Raises: ConfigError: Anything but the one spelling that ``sign`` writes.
+    """
+    if not data.endswith(b"\n"):
+        raise ConfigError("the envelope does not end in a newline: it is cut short or was edited")
+    body = _exact(canonical.loads(data[:-1], what="the envelope"), {"payload", "payloadType", "signatures"})
+    if body["payloadType"] != PAYLOAD_TYPE:
+        raise ConfigError(f"the envelope holds something other than {PAYLOAD_TYPE}")
+    signatures = body["signatures"]
+    if not isinstance(signatures, list) or len(signatures) != 1:
+        raise ConfigError("the envelope must hold exactly one signature")
+    entry = _exact(signatures[0], {"keyid", "sig"})
+    if not isinstance(entry["keyid"], str) or not _KEYID.fullmatch(entry["keyid"]):
+        raise ConfigError("the envelope's keyid is not a SHA-256 in hex")
+    return Envelope(payload=decode_base64(body["payload"]), keyid=entry["keyid"], signature=decode_base64(entry["sig"]))
+
+
+def check_signature(envelope: Envelope, public_key: bytes) -> None:
+    """Checks the envelope's signature under one raw public key.
+
+    Raises: VerificationError: The key is not the one named, or the signature does not fit.
+    """
+    if signing.keyid(public_key) != envelope.keyid:
+        raise VerificationError("the envelope names another key than the report's signer")
+    signing.verify(public_key, envelope.signature, pae(PAYLOAD_TYPE, envelope.payload))
+
+
+def decode_base64(text: Any) -> bytes:
+    """Decodes canonical base64: padded, standard alphabet, unused bits zero.
+
+    Raises: ConfigError: Any other spelling.
+    """
+    if not isinstance(text, str):
+        raise ConfigError("base64 must be a string")
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise ConfigError("the envelope holds broken base64") from None
+    if base64.b64encode(raw).decode() != text:
+        raise ConfigError("the envelope holds base64 that is not canonical")
+    return raw
+
+
+def _exact(value: Any, keys: set[str]) -> dict[str, Any]:
+    if not isinstance(value, dict) or set(value) != keys:
+        raise ConfigError(f"not a report envelope: expected exactly the fields {', '.join(sorted(keys))}")
+    return value

@@ -1,0 +1,95 @@
+"""Draws ``report.html`` from the signed envelope: the same bytes for the same envelope and tool version.
+
+The page answers, on its first screen, who is protected, from whom and how strongly, and what is not protected; the
+rest is the evidence. ``verify`` redraws it, so nothing here may depend on the clock, the locale or the machine.
+"""
+
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from privacy.audit import envelope, page_privacy, page_rounds, page_utility, statement, words
+from privacy.audit.statement import Statement
+from privacy.audit.stylesheet import CSS
+from privacy.audit.template import PAGE
+
+ENVELOPE_OPEN = b'<script type="application/json" id="envelope">'
+ENVELOPE_CLOSE = b"</script>"
+
+# Nothing is fetched and nothing runs, even if a hole in the escaping were found one day.
+CSP = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+_JINJA = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+_TEMPLATE = _JINJA.from_string(PAGE)
+
+
+def render(envelope_data: bytes) -> bytes:
+    """Draws the page of a report.
+
+    Args:
+      envelope_data: The bytes of ``report.dsse.json``; decoded strictly, its signature is not checked.
+
+    Returns: A self-contained HTML document, UTF-8, with the envelope inside.
+    Raises: ConfigError: Not an envelope with a valid report.
+    """
+    sealed = envelope.decode(envelope_data)
+    report = statement.decode(sealed.payload)
+    # Strictly decoded, it consists of base64, hex and fixed names: there is no "<" that could end the script early.
+    embedded = Markup((ENVELOPE_OPEN + envelope_data + ENVELOPE_CLOSE).decode("ascii"))  # noqa: S704 - decoded above
+    css, csp = Markup(CSS), Markup(CSP)  # noqa: S704 - constants of this package
+    return _TEMPLATE.render(_view(report), keyid=sealed.keyid, envelope=embedded, css=css, csp=csp).encode()
+
+
+def _view(report: Statement) -> dict[str, Any]:
+    body = report.predicate
+    run = body["run"]
+    model = report.claim("model.digest") or {}
+    states = body["protections"]
+    used = {claim["kind"] for claim in body["claims"]}
+    return {
+        "run": run,
+        "tool": body["tool"],
+        "status": words.STATUSES[run["status"]],
+        "engine": words.ENGINES[run["engine"]],
+        "started": _moment(run["started"]),
+        "finished": _moment(run["finished"]),
+        "summary": _summary(body),
+        "privacy": page_privacy.view(report.claim("privacy.epsilon")),
+        "not_protected": body["not_protected"],
+        "assumptions": body["assumptions"],
+        "protections": [
+            {"name": name, "on": states[key], "words": on if states[key] else off}
+            for key, (name, on, off) in words.PROTECTIONS.items()
+        ],
+        "utility": page_utility.view(body["utility"], private=states["record_dp"]),
+        "rounds": page_rounds.view(body["rounds"]),
+        "egress": page_rounds.egress(body["egress"]),
+        "claims": [_claim(claim) for claim in body["claims"]],
+        "other_kinds": [{"name": name, "worth": worth} for name, worth in words.KINDS.items() if name not in used],
+        "public_key": body["signer"]["public_key"],
+        "model": {**model, "size": words.count(model["parameters"], "parameter")},
+    }
+
+
+def _moment(text: str) -> str:
+    return f"{text[:10]} {text[11:16]} UTC"
+
+
+def _summary(body: dict[str, Any]) -> str:
+    run = body["run"]
+    took_part = {site for entry in body["rounds"] for site in entry["answered"]}
+    done = words.count(run["completed"], "round")
+    of = "" if run["completed"] == run["rounds"] else f" of {run['rounds']} planned"
+    return f"{words.count(len(took_part), 'site')} trained one model together in {done}{of}, by {run['strategy']}."
+
+
+def _claim(claim: dict[str, Any]) -> dict[str, str]:
+    if claim["id"] == "model.digest":
+        says = f"The model is the file {claim['file']} with SHA-256 {claim['sha256'][:16]}…"
+    else:
+        says = (
+            f"Each {claim['unit']} at each site: ε at most {page_privacy.largest(claim['sites'], 'epsilon')} at "
+            f"δ = {claim['delta']}, relation {claim['relation']}, by {claim['accountant']} from the listed steps"
+        )
+    return {"id": claim["id"], "kind": claim["kind"], "says": says, "worth": words.KINDS[claim["kind"]]}

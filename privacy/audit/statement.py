@@ -1,0 +1,81 @@
+"""The in-toto Statement v1 that a report's envelope holds: a model file's digest, and what is claimed about it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from privacy.audit import canonical, envelope, schemas
+from privacy.errors import ConfigError
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://collegium.example/report/v1"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A decoded statement; all fields are public.
+
+    Attributes:
+      subject_name: The model's file name.
+      subject_sha256: Its SHA-256, hex.
+      predicate: Fits ``schemas/report-v1.json``.
+    """
+
+    subject_name: str
+    subject_sha256: str
+    predicate: dict[str, Any]
+
+    @property
+    def public_key(self) -> bytes:
+        """The raw public key that the report names as its signer."""
+        return envelope.decode_base64(self.predicate["signer"]["public_key"])
+
+    def claim(self, claim_id: str) -> dict[str, Any] | None:
+        """Returns the claim with that id, if the report makes it."""
+        return next((claim for claim in self.predicate["claims"] if claim["id"] == claim_id), None)
+
+
+def encode(predicate: dict[str, Any], model_sha256: str) -> bytes:
+    """Builds the statement and returns its canonical bytes, the payload to sign.
+
+    Args:
+      predicate: Fits ``schemas/report-v1.json``.
+      model_sha256: Of the model file that was written, 64 hex digits.
+
+    Raises: ConfigError: The predicate does not fit its schema.
+    """
+    schemas.check("report-v1", predicate)
+    name = next(claim["file"] for claim in predicate["claims"] if claim["id"] == "model.digest")
+    return canonical.dumps(
+        {
+            "_type": STATEMENT_TYPE,
+            "subject": [{"name": name, "digest": {"sha256": model_sha256}}],
+            "predicateType": PREDICATE_TYPE,
+            "predicate": predicate,
+        }
+    )
+
+
+def decode(payload: bytes) -> Statement:
+    """Reads a statement from a stranger.
+
+    Raises: ConfigError: Not a canonical in-toto Statement, another kind or version of report, or a bad predicate.
+    """
+    body = canonical.loads(payload, what="the statement")
+    if not isinstance(body, dict) or set(body) != {"_type", "subject", "predicateType", "predicate"}:
+        raise ConfigError("the envelope does not hold an in-toto statement")
+    if body["_type"] != STATEMENT_TYPE or body["predicateType"] != PREDICATE_TYPE:
+        raise ConfigError(
+            f"not a report of a version that this verifier knows: {str(body['predicateType'])[:80]}",
+            hint="Use the version of collegium that wrote it, or a newer one.",
+        )
+    name, sha256 = _subject(body["subject"])
+    schemas.check("report-v1", body["predicate"])
+    return Statement(name, sha256, body["predicate"])
+
+
+def _subject(value: Any) -> tuple[str, str]:
+    match value:
+        case [{"name": str(name), "digest": {"sha256": str(sha256), **others}, **more}] if not others and not more:
+            return name, sha256
+        case _:
+            raise ConfigError("the statement must name exactly one subject by its SHA-256")

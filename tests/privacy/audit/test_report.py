@@ -1,0 +1,176 @@
+"""Signing: what contradicts itself is not signed, and each contradiction is also found in somebody else's report."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from privacy.audit import canonical, consistency, envelope, report, statement
+from privacy.audit.verify import verify
+from privacy.errors import ConfigError
+from tests.privacy.audit import sample
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def epsilon_claim(body: dict[str, Any]) -> dict[str, Any]:
+    claim = body["claims"][1]
+    assert isinstance(claim, dict)
+    return claim
+
+
+# What is changed, and the claim that must then fail.
+CONTRADICTIONS: dict[str, tuple[str, Edit]] = {
+    "completed rounds": ("report.consistency", lambda b: b["run"].update(completed=14)),
+    "skipped rounds": ("report.consistency", lambda b: b["rounds"][3].update(skipped=True)),
+    "round listed twice": ("report.consistency", lambda b: b["rounds"][3].update(round=3)),
+    "more rounds than planned": ("report.consistency", lambda b: b["run"].update(rounds=14)),
+    "unfinished but called finished": ("report.consistency", lambda b: b["run"].update(rounds=16)),
+    "finished before it started": ("report.consistency", lambda b: b["run"].update(finished="2026-11-22T14:03:04Z")),
+    "no such day": ("report.consistency", lambda b: b["run"].update(started="2026-02-30T00:00:00Z")),
+    "answered and missing": ("report.consistency", lambda b: b["rounds"][3]["answered"].append("switzerland")),
+    "completed by nobody": ("report.consistency", lambda b: b["rounds"][3].update(answered=[])),
+    "a silent site in the egress": ("report.consistency", lambda b: b["egress"].pop()),
+    "a site twice in the egress": ("report.consistency", lambda b: b["egress"].append(b["egress"][0])),
+    "a site scored twice": ("report.consistency", lambda b: b["utility"]["sites"].append(b["utility"]["sites"][0])),
+    "a site left out twice": (
+        "report.consistency",
+        lambda b: b["utility"]["left_out"].append(b["utility"]["left_out"][0]),
+    ),
+    "privacy off with a claim": ("report.consistency", lambda b: b["protections"].update(record_dp=False)),
+    "privacy on without a claim": ("report.consistency", lambda b: b["claims"].pop()),
+    "site privacy without a claim": ("report.consistency", lambda b: b["protections"].update(site_dp=True)),
+    "distributed privacy without a claim": (
+        "report.consistency",
+        lambda b: b["protections"].update(distributed_dp=True),
+    ),
+    "secure aggregation with open arrays": ("report.consistency", lambda b: b["protections"].update(secagg=True)),
+    "mean": ("report.consistency", lambda b: b["utility"]["mean"].update(together="0.9000")),
+    "interval above the score": (
+        "report.consistency",
+        lambda b: b["utility"]["sites"][0].update(interval=["0.9000", "1.0000"]),
+    ),
+    "interval upside down": ("report.consistency", lambda b: b["utility"]["sites"][0]["interval"].reverse()),
+    "another model file": ("model.digest", lambda b: b["claims"][0].update(sha256="0" * 64)),
+    "fewer executions than rounds": (
+        "privacy.epsilon",
+        lambda b: epsilon_claim(b)["sites"][0]["events"][0].update(count=14),
+    ),
+    "no executions": ("privacy.epsilon", lambda b: epsilon_claim(b)["sites"][0]["events"].clear()),
+    "more executions than budgeted": (
+        "privacy.epsilon",
+        lambda b: epsilon_claim(b)["sites"][0]["events"][0].update(count=18),
+    ),
+    "budget below one a round": ("privacy.epsilon", lambda b: epsilon_claim(b).update(budget_executions=14)),
+    "a site without an epsilon": ("privacy.epsilon", lambda b: epsilon_claim(b)["sites"].pop()),
+    "a site with two epsilons": (
+        "privacy.epsilon",
+        lambda b: epsilon_claim(b)["sites"].append(epsilon_claim(b)["sites"][0]),
+    ),
+    "epsilon above the target": ("privacy.epsilon", lambda b: epsilon_claim(b).update(target_epsilon="0.9")),
+    "planned above the target": (
+        "privacy.epsilon",
+        lambda b: epsilon_claim(b)["sites"][0].update(planned_epsilon="1.0001"),
+    ),
+    "planned below what was spent": (
+        "privacy.epsilon",
+        lambda b: epsilon_claim(b)["sites"][0].update(planned_epsilon="0.9000"),
+    ),
+    "delta of one": ("privacy.epsilon", lambda b: epsilon_claim(b).update(delta="1")),
+    "delta of zero": ("privacy.epsilon", lambda b: epsilon_claim(b).update(delta="0")),
+    "clip of zero": ("privacy.epsilon", lambda b: epsilon_claim(b)["sites"][0].update(clip="0")),
+    "two numbers of records": ("privacy.epsilon", lambda b: epsilon_claim(b)["sites"][0].update(n_train=1990)),
+}
+
+
+@pytest.mark.parametrize(("claim_id", "edit"), CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
+def test_a_contradiction_is_not_signed_and_is_found(claim_id: str, edit: Edit) -> None:
+    body = sample.predicate()
+    edit(body)
+    with pytest.raises(ConfigError, match="contradicts itself"):
+        report.sign(body, sample.MODEL_SHA256, sample.KEY)
+    verdict = verify(sample.forged(body), trusted={sample.KEY.public_key}, model_sha256=sample.MODEL_SHA256)
+    assert verdict.authentic
+    assert verdict.exit_code == 1
+    assert claim_id in {claim.id for claim in verdict.claims if claim.verdict == "fails"}
+
+
+def test_an_epsilon_above_the_target_is_named_as_such() -> None:
+    body = sample.predicate()
+    epsilon_claim(body)["sites"][0]["epsilon"] = "1.0001"
+    problems = consistency.of_epsilon(statement.decode(statement.encode(body, sample.MODEL_SHA256)))
+    assert "cleveland claims epsilon 1.0001, more than the target 1" in problems
+
+
+HONEST_VARIANTS: dict[str, Edit] = {
+    "as it is": lambda _b: None,
+    "stopped early": lambda b: (b["run"].update(status="stopped", completed=14), b["rounds"].pop()),
+    "no scores": lambda b: b["utility"].update(
+        sites=[], left_out=[], mean=dict.fromkeys(b["utility"]["mean"]), baselines={"constant": None, "majority": None}
+    ),
+    "no losses": lambda b: [entry.update(loss=None) for entry in b["rounds"]],
+    "area under the curve, without intervals": lambda b: (
+        b["utility"].update(metric="auc"),
+        [site.update(interval=None) for site in b["utility"]["sites"]],
+    ),
+    "a mean rounded the other way": lambda b: b["utility"]["mean"].update(together="0.8119"),
+    "nothing assumed": lambda b: b.update(assumptions=[]),
+    "one moment": lambda b: b["run"].update(finished=b["run"]["started"]),
+}
+
+
+@pytest.mark.parametrize("edit", HONEST_VARIANTS.values(), ids=HONEST_VARIANTS.keys())
+def test_honest_variants_are_signed_and_hold(edit: Edit) -> None:
+    body = sample.predicate()
+    edit(body)
+    verdict = verify(sample.signed(body), trusted={sample.KEY.public_key}, model_sha256=sample.MODEL_SHA256)
+    assert verdict.exit_code == 0, verdict.lines()
+
+
+def test_another_signer_than_the_named_one_does_not_sign() -> None:
+    with pytest.raises(ConfigError, match="another signer"):
+        report.sign(sample.predicate(), sample.MODEL_SHA256, sample.OTHER_KEY)
+
+
+def test_a_predicate_outside_its_schema_is_not_signed() -> None:
+    body = sample.predicate()
+    body["surprise"] = 1
+    with pytest.raises(ConfigError, match="report-v1"):
+        report.sign(body, sample.MODEL_SHA256, sample.KEY)
+
+
+def test_the_statement_is_in_toto_s() -> None:
+    decoded = canonical.loads(envelope.decode(sample.signed()).payload, what="the statement")
+    assert decoded["_type"] == "https://in-toto.io/Statement/v1"
+    assert decoded["predicateType"] == "https://collegium.example/report/v1"
+    assert decoded["subject"] == [{"name": "model.safetensors", "digest": {"sha256": sample.MODEL_SHA256}}]
+
+
+STATEMENTS: dict[str, Edit] = {
+    "another type": lambda s: s.update(_type="https://in-toto.io/Statement/v0.1"),
+    "another version": lambda s: s.update(predicateType="https://collegium.example/report/v2"),
+    "no subject": lambda s: s.update(subject=[]),
+    "two subjects": lambda s: s["subject"].append(s["subject"][0]),
+    "another digest": lambda s: s["subject"][0].update(digest={"sha512": "0"}),
+    "two digests": lambda s: s["subject"][0]["digest"].update(sha512="0"),
+    "an annotated subject": lambda s: s["subject"][0].update(uri="x"),
+    "an extra field": lambda s: s.update(extra=1),
+    "a claim made twice": lambda s: s["predicate"]["claims"].__setitem__(1, s["predicate"]["claims"][0]),
+    "an epsilon claimed twice": lambda s: s["predicate"]["claims"].__setitem__(0, s["predicate"]["claims"][1]),
+    "an unknown claim": lambda s: s["predicate"]["claims"][1].update(id="privacy.other"),
+    "a predicate of another schema": lambda s: s["predicate"].update(schema="collegium/report/v2"),
+}
+
+
+@pytest.mark.parametrize("edit", STATEMENTS.values(), ids=STATEMENTS.keys())
+def test_any_other_statement_is_not_a_report(edit: Edit) -> None:
+    body = canonical.loads(envelope.decode(sample.signed()).payload, what="the statement")
+    edit(body)
+    with pytest.raises(ConfigError):
+        statement.decode(canonical.dumps(body))
+
+
+def test_claims_may_come_in_any_order() -> None:
+    body = sample.predicate()
+    body["claims"].reverse()
+    assert verify(sample.signed(body), self_signed=True, model_sha256=sample.MODEL_SHA256).exit_code == 0
