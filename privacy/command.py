@@ -1,0 +1,180 @@
+"""The ``collegium`` command. Sub-commands are mounted by name and imported when used, so ``verify`` needs no torch.
+
+Exit codes: 0 done and all holds; 1 a claim fails or a request was refused; 2 unusable input; 3 no verdict; 4 stopped on
+purpose (budget, quorum) with everything done so far kept; 130 interrupted.
+"""
+
+import hashlib
+import importlib
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+import privacy
+from privacy.audit import page
+from privacy.audit.verify import verify as verify_report
+from privacy.errors import (
+    BudgetExhaustedError,
+    ConfigError,
+    FederationError,
+    PrivacyError,
+    QuorumError,
+    VerificationError,
+)
+from privacy.keys.signing import parse_public_keys
+from privacy.store.run_folder import MODEL_FILE, PAGE_FILE, REPORT_FILE, RunFolder, read_file
+
+_LAZY = {
+    "simulate": ("simulations.command", "Run a scenario: train together, compare, sign a report."),
+    "scenarios": ("simulations.command", "List scenarios and whether their data is at hand."),
+}
+_INTERRUPTED = 130
+_EXTRAS = "This command needs more packages: pip install 'collegium[simulate]'."
+
+
+def verify(
+    report: Annotated[Path, typer.Argument(help="report.dsse.json, or report.html.")],
+    trust: Annotated[Path | None, typer.Option(help="File of trusted keys, one base64 public key a line.")] = None,
+    self_signed: Annotated[
+        bool, typer.Option("--self", help="Accept the key inside the report: shows integrity, not who signed.")
+    ] = False,
+    model: Annotated[
+        Path | None, typer.Option(help="The model file; by default model.safetensors beside the report.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check every claim of a report offline, a line a claim."""
+    data = read_file(report)
+    trusted = None if trust is None else parse_public_keys(_text(trust))
+    beside = report.parent / MODEL_FILE
+    model = model or (beside if beside.exists() else None)
+    digest = None if model is None else hashlib.sha256(read_file(model)).hexdigest()
+    verdict = verify_report(data, trusted=trusted, self_signed=self_signed, model_sha256=digest, progress=_to_stderr)
+    if as_json:
+        typer.echo(json.dumps(verdict.to_json(), indent=2))
+    else:
+        for line in verdict.lines():
+            typer.echo(line)
+    raise typer.Exit(verdict.exit_code)
+
+
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Draw the report of a run again, from its signed envelope."""
+    folder = RunFolder(run)
+    drawn = page.render(folder.read(REPORT_FILE))
+    typer.echo(f"drawn again: {folder.write(PAGE_FILE, drawn)}")
+
+
+class _Commands(typer.core.TyperGroup):
+    """Commands of this package at once, those of the others on use."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*_LAZY, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _LAZY:
+            return super().get_command(ctx, cmd_name)
+        if ctx.resilient_parsing or "--help" in sys.argv[1:2]:
+            return click.Command(cmd_name, help=_LAZY[cmd_name][1])  # the overview must not load torch
+        return _command(_load(cmd_name), cmd_name)
+
+
+def _load(name: str) -> Callable[..., None]:
+    try:
+        function: Callable[..., None] = getattr(importlib.import_module(_LAZY[name][0]), name)
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"collegium {name} cannot start: {error.name} is not installed", hint=_EXTRAS) from error
+    return function
+
+
+def _command(function: Callable[..., None], name: str) -> click.Command:
+    single = typer.Typer(add_completion=False)
+    single.command(name)(function)
+    command = typer.main.get_command(single)
+    command.name = name
+    return command
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"collegium {privacy.__version__}")
+        raise typer.Exit
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.command("verify")(verify)
+app.command("report")(report)
+
+
+@app.callback()
+def overview(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Organisations that may not show each other their data train together."""
+    del version
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the command; every error that a person can cause ends in one or two plain lines."""
+    # dp-accounting says which Rényi orders it skipped; the bound it returns is right without them.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    code = _outcome(arguments)
+    if any(thread.daemon and thread is not threading.current_thread() for thread in threading.enumerate()):
+        # A site that hangs leaves its thread behind, and an interpreter that shuts down under a thread inside torch
+        # aborts the process: leave at once, everything is on disk.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _outcome(arguments: list[str] | None) -> int:
+    try:
+        code = app(arguments, standalone_mode=False) or 0
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except (click.ClickException, FederationError) as error:
+        return _failed(error)
+    except (KeyboardInterrupt, click.Abort):
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:  # typer turns an interrupt into this code without a word
+        typer.echo("interrupted; what was done and spent so far is kept", err=True)
+    return int(code)
+
+
+def _failed(error: click.ClickException | FederationError) -> int:
+    if isinstance(error, FederationError):
+        lines, code = error.lines(), _exit_code(error)
+    else:
+        hint = [] if isinstance(error, click.exceptions.NoArgsIsHelpError) else ["See: collegium --help."]
+        lines, code = [error.format_message(), *hint], 2
+    for line in lines:
+        typer.echo(line, err=True)
+    return code
+
+
+def _exit_code(error: FederationError) -> int:
+    if isinstance(error, VerificationError):
+        return 1
+    if isinstance(error, QuorumError | BudgetExhaustedError):
+        return 4
+    return 1 if isinstance(error, PrivacyError) else 2
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_file(path).decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text") from None
+
+
+def _to_stderr(line: str) -> None:
+    typer.echo(line, err=True)

@@ -1,0 +1,135 @@
+"""``collegium simulate`` and ``collegium scenarios``."""
+
+import json
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from privacy.errors import ConfigError
+from simulations.datasets import at_hand
+from simulations.engines import run_local, run_ray
+from simulations.harness import Experiment
+from simulations.job import Job, resolve
+from simulations.members import data_home
+from simulations.options import Options, parse_settings, to_decimal
+from simulations.outcome import Outcome
+from simulations.progress import LiveObserver, Observer, PlainObserver
+from simulations.scenario import load, names
+from simulations.summary import to_json
+from simulations.table import show
+
+ENGINES = ("local", "ray")
+
+
+def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
+    scenario: Annotated[str, typer.Argument(help="A scenario's name, or a TOML file of your own.")],
+    rounds: Annotated[int | None, typer.Option(help="Rounds; the scenario's by default.")] = None,
+    seed: Annotated[
+        int, typer.Option(help="Orders batches and initial weights; privacy noise never depends on it.")
+    ] = 42,
+    sites: Annotated[int | None, typer.Option(help="Only the first N sites take part; at least 3.")] = None,
+    strategy: Annotated[
+        str, typer.Option(help="fedavg, fedprox, fedadam, fedyogi, fedadagrad or scaffold.")
+    ] = "fedavg",
+    privacy: Annotated[list[str] | None, typer.Option(help="none or record.", show_default="record")] = None,
+    epsilon: Annotated[str, typer.Option(help="Privacy target for the whole run.")] = "1",
+    delta: Annotated[str, typer.Option(help="Probability mass outside the epsilon bound.")] = "0.001",
+    secagg: Annotated[bool, typer.Option("--secagg/--no-secagg", help="Not offered by this version.")] = False,
+    engine: Annotated[str, typer.Option(help="local (this process) or ray.")] = "local",
+    setting: Annotated[list[str] | None, typer.Option("--set", help="key=value, any number of times.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; by default a new one under runs/.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")] = False,
+) -> None:
+    """Run a scenario: train together, compare, sign a report."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    for name, value in (("--rounds", rounds), ("--sites", sites)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} must be at least 1, not {value}")
+    if engine not in ENGINES:
+        raise ConfigError(f"there is no engine {engine!r}", hint=f"Choose one of: {', '.join(ENGINES)}.")
+    options = Options(
+        scenario=scenario,
+        rounds=rounds or 0,
+        seed=seed,
+        sites=sites or 0,
+        strategy=strategy,
+        privacy=_one_privacy(privacy),
+        epsilon=to_decimal("epsilon", epsilon),
+        delta=to_decimal("delta", delta),
+        secagg=secagg,
+        settings=parse_settings(setting or []),
+        out=str(out or _new_folder(scenario)),
+    )
+    outcome = _run(resolve(options), options, engine, plain=as_json)
+    if as_json:
+        sys.stdout.write(json.dumps(to_json(outcome), indent=2) + "\n")
+    else:
+        # Piped output gets no terminal's width to guess from.
+        show(outcome, Console() if sys.stdout.isatty() else Console(width=100))
+
+
+def scenarios(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")] = False,
+) -> None:
+    """List scenarios: data, licence, sites, rows, whether it is at hand and how to get it."""
+    listed = [_describe(name) for name in names()]
+    if as_json:
+        sys.stdout.write(json.dumps({"schema": "collegium/scenarios/v1", "scenarios": listed}, indent=2) + "\n")
+        return
+    table = Table(header_style="bold")
+    for heading in ("scenario", "what", "sites", "rows", "licence", "data"):
+        table.add_column(heading, justify="right" if heading in ("sites", "rows") else "left")
+    for one in listed:
+        cells = [one["name"], one["title"], one["sites"], one["rows"], one["licence"], one["at_hand"]]
+        table.add_row(*(str(cell) for cell in cells))
+    Console().print(table)
+
+
+def _describe(name: str) -> dict[str, Any]:
+    scenario = load(name)
+    return {
+        "name": scenario.name,
+        "title": scenario.title,
+        "owner": scenario.owner,
+        "licence": scenario.licence,
+        "sites": len(scenario.sites),
+        "rows": sum(site.rows or 0 for site in scenario.sites),
+        "at_hand": at_hand(scenario, data_home()),
+    }
+
+
+def _run(job: Job, options: Options, engine: str, *, plain: bool) -> Outcome:
+    console = Console(stderr=True)
+    if plain or not console.is_terminal:
+        return _start(job, options, engine, PlainObserver(sys.stderr))
+    with LiveObserver(console) as observer:
+        return _start(job, options, engine, observer)
+
+
+def _start(job: Job, options: Options, engine: str, observer: Observer) -> Outcome:
+    def prepare(run_id: int) -> Experiment:
+        return Experiment.prepare(job, options, Path(options.out), engine=engine, run_id=run_id, observer=observer)
+
+    return run_ray(prepare, job) if engine == "ray" else run_local(prepare)
+
+
+def _one_privacy(given: list[str] | None) -> str:
+    chosen = given or ["record"]
+    if len(chosen) > 1:
+        raise ConfigError(f"--privacy {' and '.join(chosen)} together are not offered", hint="Give it once.")
+    return chosen[0]
+
+
+def _new_folder(scenario: str) -> Path:
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")[:-3]
+    return Path("runs") / f"{Path(scenario).stem}-{stamp}"
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,230 @@
+"""The experiment around a run: folder, references, scores, report; the same for every engine.
+
+The harness may look at all rows because this is a simulation. What it computes with them never passes through the app.
+"""
+
+import base64
+import secrets
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from flwr.serverapp import Grid
+
+import privacy
+from privacy.audit import page, report
+from privacy.dp.events import merged
+from privacy.errors import FederationError
+from privacy.keys.signing import SigningKey
+from privacy.store.ledger import Ledger
+from privacy.store.run_folder import (
+    LEDGER_FILE,
+    MODEL_FILE,
+    PAGE_FILE,
+    REPORT_FILE,
+    RUN_FILE,
+    TRUST_FILE,
+    RunFolder,
+    to_toml,
+)
+from server.exchange import Sleep
+from simulations.conduct import Trained, train_over
+from simulations.datasets import SiteData
+from simulations.evidence import predicate
+from simulations.job import Job
+from simulations.members import load_member_data, plan_of
+from simulations.options import Options
+from simulations.outcome import Outcome, Spent
+from simulations.progress import Observer
+from simulations.reference import measure
+from simulations.scores import Scorer
+from strategies.contribution import Vector
+from strategies.models import build, layout_of
+from strategies.task import SiteId
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: somebody asked for it
+    """A person stopped the run; raised where a KeyboardInterrupt would not come through (Flower's server thread)."""
+
+
+@dataclass
+class Experiment:
+    """One run from options to report.
+
+    Attributes:
+      engine: ``local``, ``ray`` or ``flwr``.
+      run_id: As Flower knows it.
+    """
+
+    job: Job
+    options: Options
+    engine: str
+    run_id: int
+    observer: Observer
+    data: Mapping[SiteId, SiteData]
+    folder: RunFolder
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @classmethod
+    def prepare(
+        cls, job: Job, options: Options, path: Path, *, engine: str, run_id: int, observer: Observer
+    ) -> "Experiment":
+        """Checks everything that can be checked, then makes the run folder; a refusal leaves nothing behind.
+
+        Raises: ConfigError: Data that is not at hand or not as declared, an impossible plan, an unwritable folder.
+        """
+        observer.step(f"reading {job.scenario.name}")
+        data = load_member_data(job)
+        if job.record_privacy:
+            observer.step("calibrating the noise for the whole run")
+        for site in job.sites:
+            plan_of(job, len(data[site].train.y))
+        folder = RunFolder.create(path)
+        experiment = cls(job, options, engine, run_id, observer, data, folder)
+        experiment.write_status("running")
+        if job.record_privacy:
+            Ledger(folder.path / LEDGER_FILE)
+        return experiment
+
+    def run(self, grid: Grid, *, sleep: Sleep = time.sleep) -> Outcome:
+        """Trains over the grid, compares, signs and draws the report.
+
+        Args:
+          grid: Any Flower grid.
+          sleep: Waits; may raise ``Interrupted``.
+
+        Raises: FederationError: The run came to no model. ``run.toml`` then says how it ended.
+        """
+        with self.ending():
+            trained = train_over(grid, self.job, self.folder, self.observer, loss_of=self._loss(), sleep=sleep)
+            return self.conclude(trained)
+
+    @contextmanager
+    def ending(self) -> Iterator[None]:
+        """Makes sure that ``run.toml`` says how the run ended, whatever ends it."""
+        try:
+            yield
+        except FederationError:
+            self.write_status("stopped")
+            raise
+        except BaseException as error:
+            stopped = isinstance(error, KeyboardInterrupt | Interrupted)
+            self.write_status("interrupted" if stopped else "failed")
+            raise
+
+    def conclude(self, trained: Trained) -> Outcome:
+        """Scores the delivered model beside its references and writes model, report and page."""
+        self.observer.step("training the models to compare with")
+        reference = measure(self.job, self.data, trained.model)
+        scorer = Scorer(self.job.task)
+        outcome = Outcome(
+            job=self.job,
+            engine=self.engine,
+            run_id=str(self.run_id),
+            folder=str(self.folder.path),
+            started=self.started,
+            finished=datetime.now(UTC),
+            trained=trained,
+            data=self.data,
+            reference=reference,
+            spent=self.spent(),
+            together={site: scorer.score(trained.model, self.data[site].test) for site in self.job.sites},
+        )
+        self.observer.step("signing the report")
+        self._write_report(outcome)
+        self.write_status("finished")
+        return outcome
+
+    def spent(self) -> dict[SiteId, Spent]:
+        """Returns what the ledger says that each site has paid for."""
+        if not self.job.record_privacy:
+            return {}
+        ledger = Ledger(self.folder.path / LEDGER_FILE)
+        spent = {}
+        for site in self.job.sites:
+            plan = plan_of(self.job, len(self.data[site].train.y))
+            events = merged([debit.event for debit in ledger.debits(site)])
+            if plan is not None and events:
+                spent[site] = Spent(plan, events)
+        return spent
+
+    def _loss(self) -> Callable[[Vector], float]:
+        scorer, parts = Scorer(self.job.task), [self.data[site].train for site in self.job.sites]
+        sizes = np.array([len(part.y) for part in parts], dtype=np.float64)
+        return lambda model: float(np.average([scorer.loss(model, part) for part in parts], weights=sizes))
+
+    def _write_report(self, outcome: Outcome) -> None:
+        model = _model_file(self.job, outcome.trained.model)
+        digest = sha256(model).hexdigest()
+        self.folder.write(MODEL_FILE, model)
+        for debit in Ledger(self.folder.path / LEDGER_FILE).debits() if outcome.spent else ():
+            self.folder.append(
+                "transcript/dp-events.jsonl",
+                {"site": debit.site, "round": debit.round, "attempt": debit.attempt, "event": debit.event.to_json()},
+            )
+        # The key lives for this one signature and is never written; whoever wants authenticity pins its public half.
+        key = SigningKey(secrets.token_bytes(32))
+        body = predicate(outcome, model_sha256=digest, signer=report.signer_entry(key))
+        signed = report.sign(body, digest, key)
+        self.folder.write(REPORT_FILE, signed)
+        self.folder.write(PAGE_FILE, page.render(signed))
+        public = base64.b64encode(key.public_key).decode()
+        self.folder.write(TRUST_FILE, f"# collegium run {self.run_id}\n{public}\n".encode())
+
+    def write_status(self, status: str) -> None:
+        """Writes ``run.toml``: everything resolved, seeds, versions, and how the run stands."""
+        job, training = self.job, self.job.task.training
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        sections: dict[str, Any] = {
+            "schema": "collegium/run/v1",
+            "status": status,
+            "run_id": str(self.run_id),
+            "engine": self.engine,
+            "started": self.started.isoformat(timespec="seconds"),
+            "written": now,
+            "job": job.digest,
+            "options": self.options.to_run_config(),
+            "training": {
+                "strategy": job.strategy,
+                "sites": list(job.sites),
+                "seed": job.seed,
+                "deadline": job.deadline,
+                **{name: value for name, value in vars(training).items() if isinstance(value, int | float | str)},
+                **{f"strategy_{name}": value for name, value in vars(job.algorithm).items()},
+            },
+            "versions": _versions(),
+        }
+        for site, spent in self.spent().items() if (self.folder.path / LEDGER_FILE).exists() else ():
+            sections[f"spent-{site}"] = {"executions": spent.executions, "epsilon_at_most": f"{spent.epsilon():.6f}"}
+        self.folder.write(RUN_FILE, to_toml(sections))
+        self.folder.append("log/events.jsonl", {"time": now, "status": status})
+
+
+def _model_file(job: Job, model: Vector) -> bytes:
+    layout = layout_of(build(job.task.model, job.task.n_inputs, job.seed))
+    arrays = {name: np.ascontiguousarray(array) for name, array in layout.unflatten(model).items()}
+    return bytes(safetensors.numpy.save(arrays))
+
+
+def _versions() -> dict[str, str]:
+    found = {"collegium": privacy.__version__}
+    for name in ("flwr", "torch", "opacus", "dp-accounting", "cryptography", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def read_status(folder: Path) -> str:
+    """Returns how a run stands, from its ``run.toml``."""
+    return str(tomllib.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["status"])

@@ -1,0 +1,70 @@
+"""Which of a site's records train and which test: a function of labels, fraction and seed, fixed before training.
+
+Neighbouring data sets are *training sets after the split*: here a removed record could move others between the two
+parts, which is harmless in a simulation on public data. Real sites split by a keyed hash of the patient instead.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from privacy.errors import ConfigError
+
+_Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Public settings of the split; the defaults are FLamby's for Heart Disease.
+
+    Attributes:
+      test: Fraction of the records that test, in (0, 1).
+      seed: Orders the records before the cut.
+    """
+
+    test: float = 0.34
+    seed: int = 43
+
+
+def split_rows(labels: npt.NDArray[np.float32], split: Split, *, where: str) -> tuple[_Rows, _Rows]:
+    """Returns the rows to train on and the rows to test on, each in ascending order.
+
+    Stratified by label unless a class has two records or fewer: FLamby's rule and, with its fraction and seed, its
+    split.
+
+    Args:
+      labels: 0 or 1, shape ``(n,)``. Secret.
+      split: Fraction and seed. Public.
+      where: Name of the site, for messages.
+
+    Raises: ConfigError: Too few records for two on either side.
+    """
+    from sklearn.model_selection import train_test_split  # noqa: PLC0415 - a second that only reading data may cost
+
+    # 1 - .34 is .6599999999999999; FLamby counts from the training side, and floor and ceil see the difference.
+    train_fraction = round(1.0 - split.test, 9)
+    n_train, n_test = math.floor(train_fraction * len(labels)), math.ceil((1.0 - train_fraction) * len(labels))
+    if min(n_train, n_test) < 2:
+        raise ConfigError(
+            f"{where}: {len(labels)} records are too few to split with test = {split.test:g}",
+            hint="At least two records are needed on either side.",
+        )
+    counts = np.unique(labels, return_counts=True)[1]
+    train, test = train_test_split(
+        np.arange(len(labels)),
+        test_size=1.0 - train_fraction,
+        train_size=train_fraction,
+        random_state=split.seed,
+        shuffle=True,
+        stratify=labels if len(counts) > 1 and counts.min() > 2 else None,
+    )
+    return np.sort(train), np.sort(test)
+
+
+def capped(rows: _Rows, limit: int, split: Split) -> _Rows:
+    """Returns at most ``limit`` of the rows, chosen by the split's seed, in ascending order; 0 means all."""
+    if limit == 0 or len(rows) <= limit:
+        return rows
+    return np.sort(np.random.default_rng(split.seed).choice(rows, limit, replace=False))

@@ -1,0 +1,121 @@
+"""The closing table: what collaboration brought each site, what privacy cost, what left the building."""
+
+from collections.abc import Iterator
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from privacy.dp.accounting import posterior_from_even_odds, round_up
+from privacy.dp.events import Relation, SamplingType
+from simulations.outcome import Outcome
+
+_FEW = 30  # test rows below which one row moves the score by more than three points
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """Prints the two tables and the words under them."""
+    console.print(_scores(outcome), _released(outcome))
+    for line in words(outcome):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _scores(outcome: Outcome) -> Table:
+    job = outcome.job
+    metric = "accuracy" if job.task.metric == "accuracy" else "area under the ROC curve"
+    table = Table(
+        title=f"{job.scenario.title}: {metric} on test rows", title_justify="left", header_style="bold", box=SIMPLE_HEAD
+    )
+    table.add_column("site", overflow="fold")
+    private = ["private"] if job.record_privacy else []
+    for heading in ("train", "test", "home", "elsewhere", "together", *private, "95 %", "pooled"):
+        table.add_column(heading, justify="right")
+    for site in job.sites:
+        data, columns = outcome.data[site], outcome.columns(site)
+        low, high = outcome.interval(site)
+        rows = [str(len(data.train.y)), str(len(data.test.y))]
+        table.add_row(site, *rows, *_row(columns, f"{low:.2f}-{high:.2f}"))
+    table.add_section()
+    table.add_row("mean", "", "", *_row(outcome.means(), ""))
+    return table
+
+
+def _row(columns: dict[str, float | None], interval: str) -> list[str]:
+    """Returns the cells of a site or of the mean; under privacy ``together`` stands without it, then with it."""
+    plain = columns["together_without_privacy"]
+    together = [columns["together"]] if plain is None else [plain, columns["together"]]
+    scores = [_score(value) for value in (columns["home"], columns["elsewhere"], *together)]
+    return [*scores, interval, _score(columns["pooled"])]
+
+
+def _released(outcome: Outcome) -> Table:
+    private = outcome.job.record_privacy
+    table = Table(title="What left each site", title_justify="left", header_style="bold", box=SIMPLE_HEAD)
+    table.add_column("site", overflow="fold")
+    for heading in (
+        *(["epsilon", "noise / clip", "noisy steps"] if private else []),
+        "messages",
+        "bytes",
+        "unmasked arrays",
+    ):
+        table.add_column(heading, justify="right")
+    for site in outcome.job.sites:
+        egress, spent = outcome.egress(site), outcome.spent.get(site)
+        cells = [] if not private else ["0", "-", "0"]
+        if spent is not None:
+            cells = [round_up(spent.epsilon(), 3), f"{spent.plan.noise_multiplier:.2f}", str(spent.executions)]
+        table.add_row(site, *cells, str(egress.messages), f"{egress.bytes:,}", str(egress.unmasked_arrays))
+    return table
+
+
+def words(outcome: Outcome) -> Iterator[str]:
+    """Yields what the table means and what it does not show."""
+    job, reference = outcome.job, outcome.reference
+    yield (
+        "home: own model at home; elsewhere: mean of the other sites' own models here; together: one model trained by"
+        " all"
+        + (" without privacy; private: the same with it, the model this run delivers." if job.record_privacy else ".")
+    )
+    guess, majority = reference.constant, reference.majority
+    yield f"Baselines: one guess for everybody {guess:.3f}; each site's commonest label {majority:.3f}."
+    if reference.left_out:
+        found = ", ".join(f"{one.id} {one.score:.3f}" for one in reference.left_out)
+        outside = any(one.id not in job.sites for one in reference.left_out)
+        how = "under the common model" if outside else "under a model that the others made without it (no privacy)"
+        yield f"A site that never trained, {how}: {found}."
+    few = [f"{site} ({len(outcome.data[site].test.y)})" for site in job.sites if len(outcome.data[site].test.y) < _FEW]
+    if few:
+        yield f"Few test rows, so read the interval and not the score: {', '.join(few)}."
+    yield from _privacy(outcome)
+    off = [name for name, on in outcome.protections.items() if not on]
+    yield f"Protections that were off: {', '.join(off)}. The server saw every site's single update."
+    yield (
+        f"{len(outcome.trained.rounds) - outcome.skipped} of {job.task.training.rounds} rounds completed"
+        f" in {(outcome.finished - outcome.started).total_seconds():.1f} s. Home, elsewhere, pooled and all scores are"
+        " the experimenter's view: they need everybody's rows, the app never sends them, and no epsilon covers them."
+    )
+    yield f"Report: {outcome.folder}/report.html"
+    yield f"Check:  collegium verify {outcome.folder}/report.dsse.json --trust {outcome.folder}/trusted-keys.txt"
+
+
+def _privacy(outcome: Outcome) -> Iterator[str]:
+    job = outcome.job
+    if not job.record_privacy:
+        yield "PRIVACY IS OFF: no differential privacy was applied; the model may give away records it was trained on."
+        return
+    worst = max(spent.epsilon() for spent in outcome.spent.values())
+    replaced = max(spent.epsilon(Relation.REPLACE_ONE) for spent in outcome.spent.values())
+    poisson = any(spent.plan.sampling.type is SamplingType.POISSON for spent in outcome.spent.values())
+    yield (
+        f"Privacy: epsilon at most {round_up(worst, 3)} at delta {job.delta} for one record of any site (unit: record;"
+        f" neighbours: one record zeroed out; sampling: {'Poisson' if poisson else 'full batch'}; accountant: PLD);"
+        f" {round_up(replaced, 3)} if one record may be replaced by any other."
+    )
+    yield (
+        f"In words: a 50 % suspicion that a record took part rises to at most about"
+        f" {100 * posterior_from_even_odds(worst):.0f} %, except with probability about {job.delta}."
+    )
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
