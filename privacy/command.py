@@ -41,7 +41,7 @@ _EXTRAS = "This command needs more packages: pip install 'collegium[simulate]'."
 
 
 def verify(
-    report: Annotated[Path, typer.Argument(help="report.dsse.json, or report.html.")],
+    report: Annotated[Path, typer.Argument(show_default=False)],
     trust: Annotated[Path | None, typer.Option(help="File of trusted keys, one base64 public key a line.")] = None,
     self_signed: Annotated[
         bool, typer.Option("--self", help="Accept the key inside the report: shows integrity, not who signed.")
@@ -51,7 +51,7 @@ def verify(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Check every claim of a report offline, a line a claim."""
+    """Check every claim of REPORT (report.dsse.json or report.html) offline, a line a claim."""
     data = read_file(report)
     trusted = None if trust is None else parse_public_keys(_text(trust))
     beside = report.parent / MODEL_FILE
@@ -66,8 +66,8 @@ def verify(
     raise typer.Exit(verdict.exit_code)
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Draw the report of a run again, from its signed envelope."""
+def report(run: Annotated[Path, typer.Argument(show_default=False)]) -> None:
+    """Draw the report of the run folder RUN again, from its signed envelope."""
     folder = RunFolder(run)
     drawn = page.render(folder.read(REPORT_FILE))
     typer.echo(f"drawn again: {folder.write(PAGE_FILE, drawn)}")

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from privacy.errors import ConfigError
 from simulations.datasets import at_hand
@@ -28,7 +27,7 @@ ENGINES = ("local", "ray")
 
 
 def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
-    scenario: Annotated[str, typer.Argument(help="A scenario's name, or a TOML file of your own.")],
+    scenario: Annotated[str, typer.Argument(show_default=False)],
     rounds: Annotated[int | None, typer.Option(help="Rounds; the scenario's by default.")] = None,
     seed: Annotated[
         int, typer.Option(help="Orders batches and initial weights; privacy noise never depends on it.")
@@ -46,7 +45,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     out: Annotated[Path | None, typer.Option(help="Run folder; by default a new one under runs/.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")] = False,
 ) -> None:
-    """Run a scenario: train together, compare, sign a report."""
+    """Run SCENARIO, a name or a TOML file of your own: train together, compare, sign a report."""
     signal.signal(signal.SIGTERM, _interrupt)
     for name, value in (("--rounds", rounds), ("--sites", sites)):
         if value is not None and value < 1:
@@ -82,13 +81,10 @@ def scenarios(
     if as_json:
         sys.stdout.write(json.dumps({"schema": "collegium/scenarios/v1", "scenarios": listed}, indent=2) + "\n")
         return
-    table = Table(header_style="bold")
-    for heading in ("scenario", "what", "sites", "rows", "licence", "data"):
-        table.add_column(heading, justify="right" if heading in ("sites", "rows") else "left")
     for one in listed:
-        cells = [one["name"], one["title"], one["sites"], one["rows"], one["licence"], one["at_hand"]]
-        table.add_row(*(str(cell) for cell in cells))
-    Console().print(table)
+        typer.echo(f"{one['name']}: {one['title']}")
+        typer.echo(f"  {one['sites']} sites, {one['rows']} rows; {one['owner']}; {one['licence']}")
+        typer.echo(f"  data: {one['at_hand']}")
 
 
 def _describe(name: str) -> dict[str, Any]:

@@ -103,9 +103,10 @@ def _epsilon_claim(outcome: Outcome) -> dict[str, Any]:
         "kind": "asserted",
         "unit": "record",
         "relation": str(Relation.REPLACE_SPECIAL),
-        "delta": str(job.delta),
+        "delta": f"{job.delta:f}",
         "accountant": "PLD",
-        "target_epsilon": str(job.epsilon),
+        "target_epsilon": f"{job.epsilon:f}",
+        "executions_per_attempt": job.task.training.local_steps,
         "budget_executions": job.max_attempts * job.task.training.local_steps,
         "sites": [_site_epsilon(site, outcome.spent[site]) for site in job.sites if site in outcome.spent],
     }
@@ -116,7 +117,7 @@ def _site_epsilon(site: SiteId, spent: Spent) -> dict[str, Any]:
     return {
         "site": site,
         "n_train": plan.n_records,
-        "clip": str(plan.clip),
+        "clip": f"{plan.clip:f}",
         "epsilon": round_up(spent.epsilon()),
         "epsilon_replace_one": round_up(spent.epsilon(Relation.REPLACE_ONE)),
         "epsilon_rdp": round_up(plan.epsilon(executions, accountant="RDP")),

@@ -1,6 +1,7 @@
 """The closing table: what collaboration brought each site, what privacy cost, what left the building."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -94,8 +95,10 @@ def words(outcome: Outcome) -> Iterator[str]:
         f" in {(outcome.finished - outcome.started).total_seconds():.1f} s. Home, elsewhere, pooled and all scores are"
         " the experimenter's view: they need everybody's rows, the app never sends them, and no epsilon covers them."
     )
-    yield f"Report: {outcome.folder}/report.html"
-    yield f"Check:  collegium verify {outcome.folder}/report.dsse.json --trust {outcome.folder}/trusted-keys.txt"
+    here = Path(outcome.folder)
+    folder = here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here
+    yield f"Report: {folder}/report.html"
+    yield f"Check:  collegium verify {folder}/report.html --trust {folder}/trusted-keys.txt"
 
 
 def _privacy(outcome: Outcome) -> Iterator[str]:

@@ -52,22 +52,30 @@ def of_epsilon(report: Statement) -> list[str]:
     target, delta, budget = Decimal(claim["target_epsilon"]), Decimal(claim["delta"]), claim["budget_executions"]
     if not 0 < delta < 1:
         problems.append(f"delta {delta} is not between 0 and 1")
-    if budget < report.predicate["run"]["rounds"]:
-        problems.append(f"a budget of {budget} executions is less than one a round")
+    each = claim["executions_per_attempt"]
+    if budget < each * report.predicate["run"]["rounds"]:
+        problems.append(f"a budget of {budget} executions does not reach for {each} a round")
     n_train = {site["id"]: site["n_train"] for site in report.predicate["utility"]["sites"]}
     for entry in claim["sites"]:
-        problems += _site_epsilon(entry, answered[entry["site"]], budget, target)
+        problems += _executions(entry, answered[entry["site"]], each, budget)
+        problems += _site_epsilon(entry, target)
         if n_train.get(entry["site"], entry["n_train"]) != entry["n_train"]:
             problems.append(f"{entry['site']} has two different numbers of records")
     return problems
 
 
-def _site_epsilon(entry: dict[str, Any], answered: int, budget: int, target: Decimal) -> Iterator[str]:
+def _executions(entry: dict[str, Any], answered: int, each: int, budget: int) -> Iterator[str]:
     site, executed = entry["site"], sum(event["count"] for event in entry["events"])
-    if executed < answered:
-        yield f"{site} answered in {answered} rounds but lists {executed} executions"
+    if executed < answered * each:
+        yield f"{site} answered in {answered} rounds of {each} executions but lists {executed}"
+    if executed % each:
+        yield f"{site} lists {executed} executions, which is no whole number of attempts of {each}"
     if executed > budget:
         yield f"{site} lists {executed} executions, more than the {budget} that were budgeted"
+
+
+def _site_epsilon(entry: dict[str, Any], target: Decimal) -> Iterator[str]:
+    site = entry["site"]
     if Decimal(entry["epsilon"]) > target:
         yield f"{site} claims epsilon {entry['epsilon']}, more than the target {target}"
     if Decimal(entry["planned_epsilon"]) > target:

@@ -80,8 +80,8 @@ class GaussianEvent:
         """Returns the form that ledgers and reports hold: decimals as strings."""
         return {
             "mechanism": "gaussian",
-            "noise_multiplier": str(self.noise_multiplier),
-            "sampling": {"type": str(self.sampling.type), "rate": str(self.sampling.rate)},
+            "noise_multiplier": f"{self.noise_multiplier:f}",
+            "sampling": {"type": str(self.sampling.type), "rate": f"{self.sampling.rate:f}"},
             "count": self.count,
         }
 

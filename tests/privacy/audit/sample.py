@@ -57,6 +57,7 @@ def epsilon_claim() -> dict[str, Any]:
             "delta": "0.001",
             "accountant": "PLD",
             "target_epsilon": "1",
+            "executions_per_attempt": 1,
             "budget_executions": 17,
             # Round 7 was tried twice, and Switzerland missed round 4.
             "sites": [_site_epsilon(site, 15 if site == "switzerland" else 16) for site in N_TRAIN],

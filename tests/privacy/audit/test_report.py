@@ -62,6 +62,10 @@ CONTRADICTIONS: dict[str, tuple[str, Edit]] = {
         lambda b: epsilon_claim(b)["sites"][0]["events"][0].update(count=18),
     ),
     "budget below one a round": ("privacy.epsilon", lambda b: epsilon_claim(b).update(budget_executions=14)),
+    "half the steps of every round": (
+        "privacy.epsilon",
+        lambda b: epsilon_claim(b).update(executions_per_attempt=2, budget_executions=34),
+    ),
     "a site without an epsilon": ("privacy.epsilon", lambda b: epsilon_claim(b)["sites"].pop()),
     "a site with two epsilons": (
         "privacy.epsilon",
@@ -174,3 +178,10 @@ def test_claims_may_come_in_any_order() -> None:
     body = sample.predicate()
     body["claims"].reverse()
     assert verify(sample.signed(body), self_signed=True, model_sha256=sample.MODEL_SHA256).exit_code == 0
+
+
+def test_a_report_that_leaves_nothing_unprotected_is_not_signed() -> None:
+    body = sample.predicate()
+    body["not_protected"] = []
+    with pytest.raises(ConfigError, match="not_protected"):
+        report.sign(body, sample.MODEL_SHA256, sample.KEY)
