@@ -36,6 +36,7 @@ _LAZY = {
     "simulate": ("simulations.command", "Run a scenario: train together, compare, sign a report."),
     "scenarios": ("simulations.command", "List scenarios and whether their data is at hand."),
 }
+_QUIET = ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")
 _INTERRUPTED = 130
 _EXTRAS = "This command needs more packages: pip install 'collegium[simulate]'."
 
@@ -88,6 +89,9 @@ class _Commands(typer.core.TyperGroup):
 
 
 def _load(name: str) -> Callable[..., None]:
+    for variable in _QUIET:  # Flower and Ray read these once, when they are imported
+        os.environ.setdefault(variable, "0")
+    os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     try:
         function: Callable[..., None] = getattr(importlib.import_module(_LAZY[name][0]), name)
     except ModuleNotFoundError as error:

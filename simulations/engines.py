@@ -4,7 +4,6 @@ The apps are the same in all three, and so is everything around them (``simulati
 """
 
 import logging
-import os
 import secrets
 import signal
 import threading
@@ -53,8 +52,6 @@ def run_ray(prepare: Prepare, job: Job) -> Outcome:
     """
     if job.faults:
         raise ConfigError("--set fault.SITE works with --engine local only")
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     try:
         import ray  # noqa: F401, PLC0415 - an optional extra, heavy, wanted here only
         from flwr.simulation import run_simulation  # noqa: PLC0415 - same

@@ -1,5 +1,8 @@
 """The closing table: what collaboration brought each site, what privacy cost, what left the building."""
 
+import os
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,7 +101,9 @@ def words(outcome: Outcome) -> Iterator[str]:
     here = Path(outcome.folder)
     folder = here.relative_to(Path.cwd()) if here.is_relative_to(Path.cwd()) else here
     yield f"Report: {folder}/report.html"
-    yield f"Check:  collegium verify {folder}/report.html --trust {folder}/trusted-keys.txt"
+    # In an environment that is not activated, the bare name would not be found.
+    command = "collegium" if shutil.which("collegium") else os.path.relpath(sys.argv[0])
+    yield f"Check:  {command} verify {folder}/report.html --trust {folder}/trusted-keys.txt"
 
 
 def _privacy(outcome: Outcome) -> Iterator[str]:

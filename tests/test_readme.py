@@ -22,8 +22,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def printed(home: Path) -> str:
     done = subprocess.run(
-        [COMMAND, "simulate", "hospitals", "--out", "runs/hospitals"],
+        ["collegium", "simulate", "hospitals", "--out", "runs/hospitals"],
         cwd=home,
+        env={**os.environ, "PATH": f"{Path(COMMAND).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,

@@ -226,6 +226,31 @@ def test_an_interrupted_run_says_so_and_keeps_what_was_spent(number: signal.Sign
     assert status["spent-va"]["executions"] <= spent
 
 
+def test_nothing_phones_home(tmp_path: Path) -> None:
+    """Flower reads its switch when it is imported; the command must set it before."""
+    program = (
+        "import sys\n"
+        "from privacy.command import main\n"
+        "try: main(['simulate', 'hospitals', '--rounds', '0'])\n"
+        "except SystemExit: pass\n"
+        "import os, flwr.supercore.telemetry as telemetry\n"
+        "assert telemetry.FLWR_TELEMETRY_ENABLED == '0'\n"
+        "assert os.environ['RAY_USAGE_STATS_ENABLED'] == '0'\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("FLWR", "RAY"))}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_example_of_the_how_to_runs(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "docs" / "examples" / "own-data" / "clinics.toml"
+    done = collegium("simulate", str(example), "--json", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["sites"]) == 3
+
+
 def test_the_overview_lists_every_command_without_loading_torch(tmp_path: Path) -> None:
     done = collegium("--help", cwd=tmp_path)
     assert done.returncode == 0
