@@ -15,13 +15,14 @@ from flwr.clientapp import ClientApp
 
 from clients.work import Site, Work, contribute
 from privacy.dp.noise import Entropy
-from privacy.errors import FederationError, RemoteProtocolError
+from privacy.errors import PrivacyError, ProtocolError, RemoteProtocolError
 from privacy.store.ledger import Debit, Ledger
 from strategies.contribution import Vector
-from strategies.messages import RECORD, Hello, RoundReply, RoundTask
+from strategies.messages import RECORD, REFUSED, Hello, RoundReply, RoundTask
+from strategies.models import build as build_model
+from strategies.models import layout_of
 
 _STATE = "collegium-site"
-_REFUSED = 1000  # Flower leaves error codes to the application; 0 to 20 are its own
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,11 @@ def _debit(member: Member, task: RoundTask, work: Work) -> None:
 
 def _check_arrays(task: RoundTask, site: Site) -> None:
     expected = {"model", "control"} if site.algorithm.local.control else {"model"}
-    sizes = {vector.size for vector in task.arrays.values()}
-    if set(task.arrays) != expected or len(sizes) != 1:
+    if set(task.arrays) != expected:
         raise RemoteProtocolError(f"{site.id} was sent other arrays than {', '.join(sorted(expected))}", phase="train")
+    size = layout_of(build_model(site.task.model, site.task.n_inputs, seed=0)).size
+    if any(vector.size != size for vector in task.arrays.values()):
+        raise RemoteProtocolError(f"{site.id} was sent a model of another size than its own", phase="train")
     if not all(np.isfinite(vector).all() for vector in task.arrays.values()):
         raise RemoteProtocolError(f"{site.id} was sent a model that is not finite", phase="train")
 
@@ -116,12 +119,12 @@ def _answered(message: Message, answer: Callable[[], bytes]) -> Message:
     """Replies with the answer, or with a reason that holds nothing of the records."""
     try:
         data = answer()
-    except FederationError as error:
-        return Message(Error(code=_REFUSED, reason=str(error)), reply_to=message)
+    except (PrivacyError, ProtocolError) as error:
+        return Message(Error(code=REFUSED, reason=str(error)), reply_to=message)
     except Exception:
-        # The text of an unforeseen error may quote a record: it stays in the site's own log.
+        # The text of any other error may speak of records or of files: it stays in the site's own log.
         logging.getLogger(__name__).exception("an attempt failed; only the fact leaves this site")
-        return Message(Error(code=_REFUSED, reason="the site failed; its own log says why"), reply_to=message)
+        return Message(Error(code=REFUSED, reason="the site failed; its own log says why"), reply_to=message)
     return Message(RecordDict({RECORD: ConfigRecord({RECORD: data})}), reply_to=message)
 
 

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from strategies.messages import RECORD
+from strategies.messages import RECORD, REFUSED
 from strategies.task import SiteId
+
+_SITE_ERRORS = (1, 2)  # Flower's codes for a ClientApp that could not be loaded, and for one that raised
 
 Clock = Callable[[], float]
 Sleep = Callable[[float], None]
@@ -81,7 +83,7 @@ class Exchange:
         """
         waiting = self._push(kind, questions, group)
         payloads: dict[SiteId, bytes] = {}
-        missing: dict[SiteId, str] = {}
+        missing = {site: "the question could not be sent" for site in questions if site not in waiting.values()}
         end, pause = self.clock() + self.timing.deadline, self.timing.first_poll
         while waiting:
             for site, outcome in self._pull(waiting):
@@ -89,7 +91,8 @@ class Exchange:
                     payloads[site] = outcome
                 else:
                     missing[site] = outcome.reason
-            patient = any(self._silent.get(site, 0) < self.timing.patience for site in waiting.values())
+            # Nobody is given up on while nobody answers: an outage of everybody is no fault of anybody.
+            patient = not payloads or any(self._silent.get(site, 0) < self.timing.patience for site in waiting.values())
             if not waiting or self.clock() >= end or not patient:
                 break
             self.sleep(pause)
@@ -117,8 +120,10 @@ class Exchange:
             )
             for site, payload in questions.items()
         ]
-        ids = self.grid.push_messages(messages)
-        return {message_id: site for message_id, site in zip(ids, questions, strict=True) if message_id}
+        # Grids differ in what they return for a message that they could not take: None, nothing, or an empty list.
+        taken = set(self.grid.push_messages(messages))
+        ids = (message.metadata.message_id for message in messages)
+        return {message_id: site for message_id, site in zip(ids, questions, strict=True) if message_id in taken}
 
     def _pull(self, waiting: dict[str, SiteId]) -> "list[tuple[SiteId, bytes | _Failed]]":
         """Takes what has arrived off ``waiting``; a late answer to an older question only shows that a site lives."""
@@ -126,17 +131,15 @@ class Exchange:
         for reply in self.grid.pull_messages([*waiting, *self._late]):
             message_id = reply.metadata.reply_to_message_id
             site = waiting.pop(message_id, None)
+            in_time = site is not None
+            site = site or self._late.pop(message_id, None)
             if site is None:
-                site = self._late.pop(message_id, None)
-                if site is None:
-                    continue  # an answer to nothing we asked
-                if not reply.has_error():  # Flower writes error replies for nodes that are gone
-                    self._silent[site] = 0
+                continue  # an answer to nothing we asked
+            if _came_from_site(reply):
+                self._silent[site] = 0
                 self._count(site, reply)
-                continue
-            self._silent[site] = 0
-            self._count(site, reply)
-            fresh.append((site, _outcome(reply)))
+            if in_time:
+                fresh.append((site, _outcome(reply)))
         return fresh
 
     def _count(self, site: SiteId, reply: Message) -> None:
@@ -145,6 +148,11 @@ class Exchange:
         outcome = _outcome(reply)
         if isinstance(outcome, bytes):
             account.bytes += len(outcome)
+
+
+def _came_from_site(reply: Message) -> bool:
+    """Whether a site answered, if only with an error; Flower itself writes error replies for nodes that are gone."""
+    return not reply.has_error() or reply.error.code in _SITE_ERRORS or reply.error.code >= REFUSED
 
 
 @dataclass(frozen=True)

@@ -49,22 +49,28 @@ def call(  # the arguments are the whole environment of a pure procedure
     nodes: dict[SiteId, int] = {}
     n_records: dict[SiteId, int] = {}
     reasons = list(answers.missing.values())
+    empty: set[SiteId] = set()
     for name, payload in answers.payloads.items():
         try:
             hello = Hello.decode(payload)
         except RemoteProtocolError as error:
             reasons.append(str(error))
             continue
+        if hello.site not in sites:
+            continue  # a stranger is nobody's business
+        if hello.n_records == 0:
+            empty.add(hello.site)
+            continue
         if hello.site in nodes:
             raise QuorumError(f"two nodes say that they are {hello.site}")
         nodes[hello.site], n_records[hello.site] = unnamed[name], hello.n_records
-    present = [site for site in sites if n_records.get(site, 0) > 0]
+    present = [site for site in sites if site in nodes]
     why = "; ".join(sorted(set(reasons))) or "it did not answer the roll call"
-    absent = {site: why for site in sites if site not in present}
+    absent = {site: "it has no records" if site in empty else why for site in sites if site not in nodes}
     if len(present) < floor:
         raise QuorumError(
             f"{len(present)} of {len(sites)} sites answered the roll call, at least {floor} are needed",
-            hint=f"The others: {why}.",
+            hint="; ".join(f"{site}: {reason}" for site, reason in absent.items()),
         )
     return Roster({site: nodes[site] for site in present}, {site: n_records[site] for site in present}, absent)
 

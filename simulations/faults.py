@@ -22,7 +22,7 @@ FAULTS = {
 def check_fault(fault: str) -> None:
     """Refuses a fault that does not exist. Raises: ConfigError."""
     kind, _, seconds = fault.partition(":")
-    if kind not in FAULTS or (seconds and (kind != "late" or not seconds.replace(".", "", 1).isdigit())):
+    if kind not in FAULTS or (seconds and (kind != "late" or not seconds.replace(".", "", 1).isdecimal())):
         known = "; ".join(f"{name}: {meaning}" for name, meaning in FAULTS.items())
         raise ConfigError(f"there is no fault {fault!r}", hint=f"Known: {known}.")
 

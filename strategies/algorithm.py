@@ -110,7 +110,8 @@ def sealed(values: NDArray[np.floating]) -> WideVector:
 
 def released(values: WideVector) -> Vector:
     """Returns a read-only float32 copy, fit to be sent."""
-    vector = values.astype(np.float32)
+    with np.errstate(over="ignore"):  # a diverged model is infinite; whoever takes it checks that
+        vector = values.astype(np.float32)
     vector.setflags(write=False)
     return vector
 

@@ -19,11 +19,15 @@ from strategies.task import SiteId
 RECORD = "collegium"
 """Name of the ``ConfigRecord``, and of the byte string inside it."""
 
+REFUSED = 1000
+"""Code of a site's own refusals; Flower leaves codes from here on to applications."""
+
 HELLO = "query.hello"
 TRAIN = "train.round"
 """Flower message types; everything else is refused."""
 
 _MAX_BYTES = 2**30
+_MOST_RECORDS = 2**53  # whole numbers up to here are exact as weights
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,8 @@ class Hello:
     def decode(cls, data: bytes) -> "Hello":
         """Reads untrusted bytes. Raises: RemoteProtocolError: Anything but this message."""
         body = _fields(data, "hello", {"site": str, "n_records": int})
-        if body["n_records"] < 0 or not 0 < len(body["site"]) <= 64:
+        name = body["site"]
+        if not 0 <= body["n_records"] <= _MOST_RECORDS or not 0 < len(name) <= 64 or not name.isprintable():
             raise RemoteProtocolError("the roll call answer is out of range", phase="hello")
         return cls(SiteId(body["site"]), body["n_records"])
 
@@ -145,9 +150,12 @@ def _fields(data: bytes, kind: str, fields: Mapping[str, type]) -> dict[str, Any
         raise RemoteProtocolError("the message is larger than 1 GiB", phase=kind)
     try:
         body = cbor2.loads(data)
+        canonical = cbor2.dumps(body, canonical=True) == data
     except Exception as error:  # any failure of the decoder is the sender's fault, whatever its class
         raise RemoteProtocolError("the message is not CBOR", phase=kind) from error
-    if type(body) is not dict or set(body) != {kind, *fields} or body[kind] != 1:
+    if not canonical:
+        raise RemoteProtocolError("the message is not in its one canonical form", phase=kind)
+    if type(body) is not dict or set(body) != {kind, *fields} or type(body[kind]) is not int or body[kind] != 1:
         raise RemoteProtocolError(f"the message is not a version 1 {kind!r}", phase=kind)
     for name, expected in fields.items():
         if type(body[name]) is not expected:

@@ -205,7 +205,7 @@ def test_one_hospital_that_goes_wrong_does_not_stop_the_others(fault: str, reaso
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_and_keeps_what_was_spent(number: signal.Signals, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [COMMAND, "simulate", "hospitals", "--rounds", "2000", "--out", "run"],
+        [COMMAND, "simulate", "hospitals", "--rounds", "600", "--out", "run"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

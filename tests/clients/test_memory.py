@@ -1,0 +1,101 @@
+"""What a site remembers between rounds: Scaffold's control variate moves only with what the server says it summed."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ConfigRecord, RecordDict
+
+from clients.work import contribute
+from strategies.contribution import Vector
+from strategies.messages import RoundTask
+from strategies.scaffold import Scaffold
+from tests.clients.example import START, site, vector
+from tests.clients.node import Node, member_in, node, refusal, training_task
+
+
+class TestMemory:
+    """Scaffold's control variate moves only with contributions that the server says it summed."""
+
+    common = vector(0.2, -0.1, 0.0, 0.3)
+
+    def task(self, round_number: int, accepted: tuple[int, int], attempt_number: int = 1) -> RoundTask:
+        return training_task(
+            round_number, attempt_number, accepted=accepted, arrays={"model": START, "control": self.common}
+        )
+
+    def scaffold(self, folder: Path) -> Node:
+        return node(member_in(folder, site(algorithm=Scaffold())))
+
+    def expected(self, round_number: int, control: Vector | None) -> tuple[Mapping[str, Vector], Vector | None]:
+        arrays = {"model": START, "control": self.common}
+        work = contribute(site(algorithm=Scaffold()), arrays, round_number=round_number, control=control)
+        return work.contribution.arrays, work.control
+
+    def same(self, sent: Mapping[str, Vector], expected: Mapping[str, Vector]) -> bool:
+        return all(np.array_equal(sent[name], expected[name]) for name in ("update", "control"))
+
+    def test_an_accepted_contribution_moves_it(self, tmp_path: Path) -> None:
+        here = self.scaffold(tmp_path)
+        first, control = self.expected(1, None)
+        second, control_after = self.expected(2, control)
+        third, _ = self.expected(3, control_after)
+        assert self.same(here.contribution(self.task(1, (0, 0))), first)
+        assert self.same(here.contribution(self.task(2, (1, 1))), second)
+        assert self.same(here.contribution(self.task(3, (2, 1))), third)
+        assert not self.same(second, self.expected(2, None)[0]), "or the test would prove nothing"
+
+    def test_one_that_was_not_accepted_leaves_it_and_is_forgotten(self, tmp_path: Path) -> None:
+        here = self.scaffold(tmp_path)
+        here.contribution(self.task(1, (0, 0)))
+        assert self.same(here.contribution(self.task(2, (0, 0))), self.expected(2, None)[0])
+        # Round 1 was lost and round 2 was summed: only round 2's control variate counts.
+        control = self.expected(2, None)[1]
+        assert self.same(here.contribution(self.task(3, (2, 1))), self.expected(3, control)[0])
+
+    def test_a_lost_attempt_after_an_accepted_one_goes_back_to_that_one(self, tmp_path: Path) -> None:
+        here = self.scaffold(tmp_path)
+        here.contribution(self.task(1, (0, 0)))
+        control = self.expected(1, None)[1]
+        here.contribution(self.task(2, (1, 1)))
+        here.contribution(self.task(2, (1, 1), attempt_number=2))
+        assert self.same(here.contribution(self.task(3, (1, 1))), self.expected(3, control)[0])
+
+    def test_a_repetition_accepts_the_attempt_that_was_summed(self, tmp_path: Path) -> None:
+        here = self.scaffold(tmp_path)
+        here.contribution(self.task(1, (0, 0)))
+        here.contribution(self.task(1, (0, 0), attempt_number=2))
+        control = self.expected(1, None)[1]
+        assert self.same(here.contribution(self.task(2, (1, 2))), self.expected(2, control)[0])
+
+    def test_a_server_that_accepts_what_was_never_sent_changes_nothing(self, tmp_path: Path) -> None:
+        here = self.scaffold(tmp_path)
+        here.contribution(self.task(1, (0, 0)))
+        assert self.same(here.contribution(self.task(2, (9, 9))), self.expected(2, None)[0])
+
+    def test_a_refused_task_keeps_what_is_pending(self, tmp_path: Path) -> None:
+        here = self.scaffold(tmp_path)
+        here.contribution(self.task(1, (0, 0)))
+        memory = here.memory()
+        refusal(here.ask(replace(self.task(2, (1, 1)), job="others")))
+        assert here.memory() == memory
+        control = self.expected(1, None)[1]
+        assert self.same(here.contribution(self.task(2, (1, 1))), self.expected(2, control)[0])
+
+    def test_only_public_numbers_and_own_control_variates_are_remembered(self, tmp_path: Path) -> None:
+        here = self.scaffold(tmp_path)
+        here.contribution(self.task(1, (0, 0)))
+        [remembered] = here.memory().values()
+        assert set(remembered) == {"round", "attempt", "pending"}
+        assert (remembered["round"], remembered["attempt"]) == (1, 1)
+
+    def test_memory_survives_flowers_serialisation(self, tmp_path: Path) -> None:
+        here = self.scaffold(tmp_path)
+        here.contribution(self.task(1, (0, 0)))
+        state = RecordDict()
+        for name, record in here.context.state.items():
+            state[name] = ConfigRecord.inflate(record.deflate())
+        here.context.state = state
+        control = self.expected(1, None)[1]
+        assert self.same(here.contribution(self.task(2, (1, 1))), self.expected(2, control)[0])
