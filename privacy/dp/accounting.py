@@ -124,14 +124,15 @@ def _calibrated(event: GaussianEvent, target: Decimal, delta: Decimal, relation:
         candidate = GaussianEvent(Decimal(repr(multiplier)), event.sampling, event.count)
         return epsilon([candidate], delta, relation) - float(target)
 
-    high = 1.0
-    while excess(high) > 0:
-        high *= 2
-        if high > 10**5:
-            raise ConfigError(f"no noise brings {event.count} steps down to epsilon {target} at delta {delta}")
-    low = high / 2
+    # From above: full batches need the most noise, and much noise is cheap to price, little noise very dear.
+    reach = 2.0 if relation is Relation.REPLACE_ONE else 1.0
+    alone = float(dp_accounting.get_sigma_gaussian(float(target), float(delta)))
+    high = 1.01 * reach * alone * math.sqrt(event.count)
+    if not 0 < high < 10**5:
+        raise ConfigError(f"no noise brings {event.count} steps down to epsilon {target} at delta {delta}")
+    low = high / 1.1
     while low > 1e-3 and excess(low) <= 0:
-        low, high = low / 2, low
+        low, high = low / 1.5, low
     root = brentq(excess, low, high, xtol=1e-5, rtol=1e-6) if excess(low) > 0 else high
     # The root is approximate: walk up the public grid until the bound itself holds.
     multiplier = Decimal(repr(root)).quantize(_STEP, rounding=ROUND_UP)
