@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 
 from clients.work import Site, Work, contribute
 from privacy.dp.noise import Entropy
-from privacy.errors import PrivacyError, ProtocolError, RemoteProtocolError
+from privacy.errors import FederationError, PrivacyError, ProtocolError, RemoteProtocolError
 from privacy.store.ledger import Debit, Ledger
 from strategies.contribution import Vector
 from strategies.messages import RECORD, REFUSED, Hello, RoundReply, RoundTask
@@ -121,9 +121,12 @@ def _answered(message: Message, answer: Callable[[], bytes]) -> Message:
         data = answer()
     except (PrivacyError, ProtocolError) as error:
         return Message(Error(code=REFUSED, reason=str(error)), reply_to=message)
+    except FederationError as error:
+        # Speaks of files or records: it stays in the site's own log.
+        logging.getLogger(__name__).warning("an attempt failed, and only the fact leaves this site: %s", error)
+        return Message(Error(code=REFUSED, reason="the site failed; its own log says why"), reply_to=message)
     except Exception:
-        # The text of any other error may speak of records or of files: it stays in the site's own log.
-        logging.getLogger(__name__).exception("an attempt failed; only the fact leaves this site")
+        logging.getLogger(__name__).exception("an attempt failed, and only the fact leaves this site")
         return Message(Error(code=REFUSED, reason="the site failed; its own log says why"), reply_to=message)
     return Message(RecordDict({RECORD: ConfigRecord({RECORD: data})}), reply_to=message)
 

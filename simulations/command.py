@@ -41,7 +41,14 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     delta: Annotated[str, typer.Option(help="Probability mass outside the epsilon bound.")] = "0.001",
     secagg: Annotated[bool, typer.Option("--secagg/--no-secagg", help="Not offered by this version.")] = False,
     engine: Annotated[str, typer.Option(help="local (this process) or ray.")] = "local",
-    setting: Annotated[list[str] | None, typer.Option("--set", help="key=value, any number of times.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            help="key=value, any number of times: learning_rate, local_steps, batch, clip, retries, rows,"
+            " deadline (seconds), fault.SITE (silent, late:SECONDS, nan, raises), or a setting of the strategy.",
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default a new one under runs/.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")] = False,
 ) -> None:
