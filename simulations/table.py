@@ -75,11 +75,14 @@ def _released(outcome: Outcome) -> Table:
 def words(outcome: Outcome) -> Iterator[str]:
     """Yields what the table means and what it does not show."""
     job, reference = outcome.job, outcome.reference
+    private = " without privacy; private: the same with it, the model that this run delivers"
     yield (
-        "home: own model at home; elsewhere: mean of the other sites' own models here; together: one model trained by"
-        " all"
-        + (" without privacy; private: the same with it, the model this run delivers." if job.record_privacy else ".")
+        "home: own model at home; elsewhere: mean of the other sites' own models here; together: the common model"
+        f"{private if job.record_privacy else ''}."
     )
+    counted = {site for record, _ in outcome.trained.rounds if not record.skipped for site in record.answered}
+    if silent := [site for site in job.sites if site not in counted]:
+        yield f"Contributed to no round, so the common model is the others': {', '.join(silent)}."
     guess, majority = reference.constant, reference.majority
     yield f"Baselines: one guess for everybody {guess:.3f}; each site's commonest label {majority:.3f}."
     if reference.left_out:
