@@ -92,6 +92,8 @@ def scenarios(
         typer.echo(f"{one['name']}: {one['title']}")
         typer.echo(f"  {one['sites']} sites, {one['rows']} rows; {one['owner']}; {one['licence']}")
         typer.echo(f"  data: {one['at_hand']}")
+        for line in one["notes"].strip().splitlines():
+            typer.echo(f"  {line.strip()}")
 
 
 def _describe(name: str) -> dict[str, Any]:
@@ -104,6 +106,7 @@ def _describe(name: str) -> dict[str, Any]:
         "sites": len(scenario.sites),
         "rows": sum(site.rows or 0 for site in scenario.sites),
         "at_hand": at_hand(scenario, data_home()),
+        "notes": scenario.notes,
     }
 
 

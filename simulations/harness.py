@@ -6,7 +6,6 @@ The harness may look at all rows because this is a simulation. What it computes 
 import base64
 import secrets
 import time
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -223,8 +222,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "absent"
     return found
-
-
-def read_status(folder: Path) -> str:
-    """Returns how a run stands, from its ``run.toml``."""
-    return str(tomllib.loads((folder / RUN_FILE).read_text(encoding="utf-8"))["status"])
