@@ -114,7 +114,7 @@ def test_the_bundle_runs_with_nothing_else_on_the_path(bundle: Path, tmp_path: P
 
 def test_the_base_install_verifies_without_torch_and_flwr() -> None:
     """The trusted core and the verifier import nothing from the extras."""
-    extras = ["torch", "flwr", "opacus", "ray", "pandas", "sklearn", "cbor2", "pooch", "safetensors", "pyarrow"]
+    extras = ["torch", "flwr", "opacus", "ray", "pandas", "sklearn", "pooch", "safetensors", "pyarrow"]
     program = (
         "import importlib.abc, sys\n"
         "class Absent(importlib.abc.MetaPathFinder):\n"

@@ -1,0 +1,142 @@
+"""What a site checks before it takes part: the context, its own floors, the model it trained on, its own input (§3.0).
+
+Nothing is sent and no key is drawn before all of it holds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.errors import ConfigError, RemoteProtocolError, SensitivityError
+from privacy.keys.signing import SigningKey
+from privacy.secagg.context import MIN_SITES, Roster, RoundContext, default_n_c, model_root, region_digest
+from privacy.secagg.encoding import Entropy
+from privacy.secagg.suite import CryptoSuite
+from privacy.secagg.wire import Start
+
+
+@dataclass(frozen=True)
+class SitePolicy:
+    """What this site demands of a context beyond its being well-formed; public.
+
+    Attributes:
+      n_c: Fewest colluding sites that the thresholds must withstand; None demands the default of §2.2.
+      min_survivors: Fewest survivors.
+      fixed_set: Whether the context must demand one fixed set (§2.5).
+      longest_wait: Seconds; caps the context's durations (§5).
+    """
+
+    n_c: int | None = None
+    min_survivors: int = MIN_SITES
+    fixed_set: bool = False
+    longest_wait: int = 3600
+
+    def check(self, context: RoundContext) -> None:
+        """Refuses a context that protects less; raises RemoteProtocolError."""
+        wanted = default_n_c(len(context.cohort)) if self.n_c is None else self.n_c
+        if context.thresholds.n_c < wanted or context.thresholds.min_survivors < self.min_survivors:
+            raise RemoteProtocolError("the context's thresholds are below this site's floor")
+        if self.fixed_set and not context.fixed_set:
+            raise RemoteProtocolError("this site takes part with one fixed set only")
+
+
+@dataclass(frozen=True)
+class ClientConfig:
+    """What a site brings to every attempt.
+
+    Attributes:
+      site: Own id.
+      key: Own identity key; shows its key id only.
+      roster: Pinned; the server has no say in it.
+      job: Own digest of what was agreed: strategy, privacy plan, code (§2.1).
+      admitted: Highest persisted ``(round, attempt)`` by run, read back from the store (§6.1).
+      entropy: Source of keys, seeds and coefficients.
+      suite: The primitives.
+      policy: Own floors.
+    """
+
+    site: str
+    key: SigningKey
+    roster: Roster
+    job: bytes
+    admitted: Mapping[bytes, tuple[int, int]]
+    entropy: Entropy = field(repr=False)
+    suite: CryptoSuite = field(repr=False)
+    policy: SitePolicy = SitePolicy()
+
+    def __post_init__(self) -> None:
+        if self.roster.keys.get(self.site) != self.key.public_key:
+            raise ConfigError(f"the pinned roster does not have this key for the site {self.site}")
+
+
+@dataclass(frozen=True)
+class LocalInput:
+    """What a site contributes, and what it trained on. Training ended before the machine is fed START.
+
+    Attributes:
+      vectors: By region that it holds: units of the grid, int64, shape ``(length_k,)``. Secret.
+      plan_digest: Of the plan that cuts the model into regions (§2.4).
+      values_digests: By region that it holds: SHA-256 of the values it trained on, computed from its own tensors.
+    """
+
+    vectors: Mapping[int, NDArray[np.int64]] = field(repr=False)
+    plan_digest: bytes
+    values_digests: Mapping[int, bytes]
+
+
+def refuse_unless(condition: bool, why: str) -> None:
+    """Raises RemoteProtocolError with ``why`` unless the condition holds."""
+    if not condition:
+        raise RemoteProtocolError(why)
+
+
+def admit(config: ClientConfig, own: LocalInput, message: Start) -> RoundContext:
+    """Returns the context of a START that this site may take part in.
+
+    Raises:
+      RemoteProtocolError: The server proposes what this site did not agree to, or an attempt that was admitted before.
+      SensitivityError: The own input does not keep what the context promises, or would expose another site.
+    """
+    context = RoundContext.decode(message.context)  # §2
+    refuse_unless(context.digest == message.ctx, "START is bound to another context")
+    last = config.admitted.get(context.run, (0, 0))
+    refuse_unless((context.round, context.attempt) > last, "this attempt was admitted before")  # §6.1
+    refuse_unless(config.site in context.cohort, "this site is not in the cohort")
+    refuse_unless(context.roster == config.roster.digest, "the context names another roster than the pinned one")
+    refuse_unless(set(context.cohort) <= set(config.roster.keys), "the cohort has a site that the roster lacks")
+    refuse_unless(context.job == config.job, "the context names another job than this site agreed to")
+    config.policy.check(context)
+    _check_model_root(config.site, context, own, message.others)  # §2.4
+    _check_input(config.site, context, own)
+    return context
+
+
+def _check_model_root(site: str, context: RoundContext, own: LocalInput, others: Mapping[int, bytes]) -> None:
+    held = context.held(site)
+    refuse_unless(set(others) == set(range(len(context.regions))) - set(held), "START does not list the other regions")
+    refuse_unless(set(own.values_digests) == set(held), "this site trained on other regions than it holds")
+    digests = dict(others)
+    for k in held:
+        region = context.regions[k]
+        digests[k] = region_digest(k, region.length, region.holders, own.values_digests[k])
+    root = model_root(own.plan_digest, [digests[k] for k in sorted(digests)])
+    refuse_unless(root == context.model_root, "the context names another model than this site trained on")
+
+
+def _check_input(site: str, context: RoundContext, own: LocalInput) -> None:
+    """§3.0: the regions it holds, the right lengths, within the bounds, and nowhere all zero."""
+    if set(own.vectors) != set(context.held(site)):
+        raise SensitivityError("the input is not of the regions that this site holds")
+    for k, vector in own.vectors.items():
+        if vector.dtype != np.int64 or vector.shape != (context.regions[k].length,):
+            raise SensitivityError(f"the input of region {k} has another shape or type")
+        start = 0
+        for block in context.regions[k].blocks:
+            part = vector[start : start + block.length]
+            start += block.length
+            if int(part.max()) > block.bound or int(part.min()) < -block.bound:
+                raise SensitivityError(f"an entry of region {k} is outside its bound")
+        if not vector.any():
+            raise SensitivityError(f"the update of region {k} is all zero: the sum would be another site's update")
