@@ -14,7 +14,7 @@ import numpy as np
 from privacy.errors import LocalProtocolError
 from privacy.secagg.ring import Ring, ring_dtype
 
-PIECE_BYTES = 128 * 1024
+PIECE_BYTES = 256 * 1024
 _BLOCK = 16
 _ZEROS = bytes(PIECE_BYTES)
 
@@ -78,7 +78,8 @@ def _cover(vector: Ring, sources: Sequence[tuple[KeyStream, int]], buffer: bytea
         piece = vector[start : start + len(entries)]
         drawn = -(-piece.nbytes // _BLOCK) * _BLOCK  # §4.2: the next region begins at a multiple of 16
         mask = entries[: len(piece)]
+        drawing = zeros[:drawn]
         for source, sign in sources:
-            source.update_into(zeros[:drawn], room)
+            source.update_into(drawing, room)
             (np.add if sign > 0 else np.subtract)(piece, mask, out=piece)
     buffer[:] = bytes(len(buffer))

@@ -17,7 +17,8 @@ Ring = NDArray[np.unsignedinteger[Any]]
 """Residues: dtype ``<u4`` or ``<u8``, shape ``(length,)``."""
 Rounding = Literal["nearest", "stochastic"]
 
-_STEP = 2**16
+_STEP = 2**15
+_ZEROS = memoryview(bytes(4 * _STEP))
 
 
 def ring_dtype(bits: int) -> np.dtype[np.unsignedinteger[Any]]:
@@ -28,7 +29,12 @@ def ring_dtype(bits: int) -> np.dtype[np.unsignedinteger[Any]]:
 
 
 def quantise(
-    values: NDArray[np.float64], *, fraction_bits: int, bound: int, rounding: Rounding = "nearest", entropy: Entropy
+    values: NDArray[np.floating[Any]],
+    *,
+    fraction_bits: int,
+    bound: int,
+    rounding: Rounding = "nearest",
+    entropy: Entropy,
 ) -> NDArray[np.int64]:
     """Puts real numbers on the grid.
 
@@ -45,22 +51,41 @@ def quantise(
     Returns: Shape ``(length,)``. Secret.
     Raises: SensitivityError: An entry that is not finite or lies outside the bound.
     """
-    with np.errstate(over="ignore"):  # an overflow is infinite, and refused below
-        scaled = np.ldexp(np.asarray(values, dtype=np.float64), fraction_bits)
-    # NaN fails every comparison, so the comparison is written such that failing it refuses.
-    if not bool(np.all(np.abs(scaled) <= bound)) or bound >= 2**63:
-        raise SensitivityError(f"an entry is not within {bound} units of the grid")
-    if rounding == "nearest":
-        return np.rint(scaled).astype(np.int64)
-    floor = np.floor(scaled)
-    ups = np.subtract(scaled, floor, out=scaled)
-    np.ldexp(ups, 32, out=ups)
-    stream = Cipher(algorithms.AES(draw(entropy, 32)), modes.CTR(bytes(16))).encryptor()
-    for start in range(0, len(ups), _STEP):
-        part = ups[start : start + _STEP]
-        coin = np.frombuffer(stream.update(bytes(4 * len(part))), dtype="<u4")
-        floor[start : start + _STEP] += coin < part
-    return floor.astype(np.int64)
+    if bound >= 2**63:
+        raise SensitivityError(f"a bound of {bound} units does not fit the grid")
+    units = np.empty(len(values), dtype=np.int64)
+    coins = _Coins(draw(entropy, 32)) if rounding == "stochastic" else None
+    room = np.empty((2, _STEP))
+    for start in range(0, len(values), _STEP):  # piece by piece: what is computed on the way stays in the cache
+        part, piece = values[start : start + _STEP], units[start : start + _STEP]
+        scaled, floor = room[:, : len(part)]
+        with np.errstate(over="ignore"):  # an overflow is infinite, and refused below
+            np.multiply(part, 2.0**fraction_bits, out=scaled, dtype=np.float64)
+        # NaN fails every comparison, so the comparison is written such that failing it refuses.
+        if not (float(scaled.max()) <= bound and float(scaled.min()) >= -bound):
+            raise SensitivityError(f"an entry is not within {bound} units of the grid")
+        if coins is None:
+            np.copyto(piece, np.rint(scaled, out=scaled), casting="unsafe")
+            continue
+        np.copyto(piece, np.floor(scaled, out=floor), casting="unsafe")
+        np.subtract(scaled, floor, out=scaled)
+        piece += coins.toss(floor) < scaled
+    return units
+
+
+class _Coins:
+    """Multiples of ``2^-32`` in [0, 1), uniform, from AES-256-CTR."""
+
+    def __init__(self, key: bytes) -> None:
+        self._stream = Cipher(algorithms.AES(key), modes.CTR(bytes(16))).encryptor()
+        self._buffer = bytearray(4 * _STEP + 16)  # update_into of cryptography < 45 wants a block of room
+
+    def toss(self, out: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Fills ``out``."""
+        self._stream.update_into(_ZEROS[: 4 * len(out)], self._buffer)
+        drawn = np.frombuffer(self._buffer, dtype="<u4", count=len(out))
+        np.multiply(drawn, 2.0**-32, out=out)
+        return out
 
 
 def to_ring(vector: NDArray[np.int64], bits: int) -> Ring:
