@@ -35,6 +35,7 @@ format: $(VENV)/dev.stamp
 
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m simulations.bench
+	@$(BIN)/python -m simulations.bench_secagg
 
 soak: $(VENV)/dev.stamp
 	@$(BIN)/pytest -q -m soak
