@@ -13,12 +13,13 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.secure import Release, SecureSite, Trained
 from clients.work import Site, Work, contribute
 from privacy.dp.noise import Entropy
 from privacy.errors import FederationError, PrivacyError, ProtocolError, RemoteProtocolError
 from privacy.store.ledger import Debit, Ledger
 from strategies.contribution import Vector
-from strategies.messages import RECORD, REFUSED, Hello, RoundReply, RoundTask
+from strategies.messages import RECORD, REFUSED, Hello, RoundReply, RoundTask, SecureTask
 from strategies.models import build as build_model
 from strategies.models import layout_of
 
@@ -32,11 +33,13 @@ class Member:
     Attributes:
       ledger: ``None`` only where nothing is private (no plan).
       job: Digest of the settings this site resolved for itself.
+      secure: Its part in secure aggregation; ``None`` where contributions go one by one, in the clear.
     """
 
     site: Site
     ledger: Ledger | None
     job: str
+    secure: SecureSite | None = None
 
 
 def build(member_of: Callable[[Context], Member], *, entropy: Entropy = secrets.token_bytes) -> ClientApp:
@@ -46,7 +49,7 @@ def build(member_of: Callable[[Context], Member], *, entropy: Entropy = secrets.
       member_of: Finds out which site this node is and what it agreed to; called for every message.
       entropy: Randomness of noise and sampling; tests alone replace it.
 
-    Returns: An app that answers ``query.hello`` and ``train.round``; Flower refuses every other type.
+    Returns: An app that answers the roll call, training tasks and secure aggregation; Flower refuses every other type.
     """
     app = ClientApp()
 
@@ -62,11 +65,19 @@ def build(member_of: Callable[[Context], Member], *, entropy: Entropy = secrets.
     def train_round(message: Message, context: Context) -> Message:
         return _answered(message, lambda: attempt(member_of(context), _body(message), context.state, entropy))
 
+    @app.train("masked")
+    def train_masked(message: Message, context: Context) -> Message:
+        return _answered(message, lambda: masked_attempt(member_of(context), _body(message), context.state, entropy))
+
+    @app.query("secagg")
+    def secagg(message: Message, context: Context) -> Message:
+        return _answered(message, lambda: _secure(member_of(context)).answer(_body(message), context.state))
+
     return app
 
 
 def attempt(member: Member, data: bytes, state: RecordDict, entropy: Entropy) -> bytes:
-    """Answers one training task.
+    """Answers one training task in the clear.
 
     Args:
       member: Who trains.
@@ -77,7 +88,29 @@ def attempt(member: Member, data: bytes, state: RecordDict, entropy: Entropy) ->
     Returns: An encoded ``RoundReply``.
     Raises: FederationError: Refused, or failed; nothing left and ``state`` is as before.
     """
+    if member.secure is not None:
+        raise RemoteProtocolError(f"{member.site.id} answers under masks only", phase="train")
     task = RoundTask.decode(data)
+    work, release = _train(member, task, state, entropy)
+    release(state)  # from here on the attempt is paid for
+    return RoundReply(member.site.id, task.round, task.attempt, work.contribution).encode()
+
+
+def masked_attempt(member: Member, data: bytes, state: RecordDict, entropy: Entropy) -> bytes:
+    """Answers one training task with the first message of secure aggregation; training ends before it.
+
+    Raises: FederationError: Refused, or failed; nothing left and ``state`` is as before.
+    """
+    secure = _secure(member)
+    both = SecureTask.decode(data)
+    work, release = _train(member, both.task, state, entropy)
+    declared, weight = member.site.algorithm.declared, len(member.site.records.y)
+    trained = Trained(work.contribution, both.task.arrays, declared, weight, release)
+    return secure.start(both.start, trained, state, job=member.job, entropy=entropy)
+
+
+def _train(member: Member, task: RoundTask, state: RecordDict, entropy: Entropy) -> tuple[Work, Release]:
+    """Trains, and returns the work with what pays for it; nothing is debited or remembered before that is called."""
     site = member.site
     if task.job != member.job:
         raise RemoteProtocolError(f"{site.id} agreed to other settings than the server proposes", phase="train")
@@ -89,9 +122,18 @@ def attempt(member: Member, data: bytes, state: RecordDict, entropy: Entropy) ->
     if site.plan is not None and member.ledger is not None:
         site.plan.check_room(member.ledger.executed(site.id))
     work = contribute(site, task.arrays, round_number=task.round, control=control, entropy=entropy)
-    _debit(member, task, work)  # from here on the attempt is paid for
-    _Memory((task.round, task.attempt), control, work.control).write(state)
-    return RoundReply(site.id, task.round, task.attempt, work.contribution).encode()
+
+    def release(memory_of_message: RecordDict) -> None:
+        _debit(member, task, work)
+        _Memory((task.round, task.attempt), control, work.control).write(memory_of_message)
+
+    return work, release
+
+
+def _secure(member: Member) -> SecureSite:
+    if member.secure is None:
+        raise RemoteProtocolError(f"{member.site.id} was not set up for secure aggregation", phase="secagg")
+    return member.secure
 
 
 def _debit(member: Member, task: RoundTask, work: Work) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from privacy.errors import ConfigError, RemoteProtocolError
 from server.exchange import Exchange
 from strategies.algorithm import Algorithm
-from strategies.contribution import Contribution, check_received, weighted_mean
+from strategies.contribution import Aggregate, Contribution, Vector, check_received, weighted_mean
 from strategies.messages import TRAIN, RoundReply, RoundTask
 from strategies.task import SiteId
 
@@ -53,6 +53,25 @@ class RoundRecord:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Collected:
+    """What an attempt brought.
+
+    Attributes:
+      aggregate: Weighted mean over ``answered``, or ``None`` if nothing was opened.
+      answered: Survivors, in site order.
+      missing: Everyone else with a plain reason.
+    """
+
+    aggregate: Aggregate | None
+    answered: tuple[SiteId, ...]
+    missing: Mapping[SiteId, str]
+
+
+Collect = Callable[[Mapping[str, Vector], Mapping[SiteId, RoundTask], int, int], Collected]
+"""Collects one attempt: broadcast arrays, task per site in site order, round, attempt."""
+
+
 @dataclass
 class Driver:
     """Runs an algorithm over the sites of a roster.
@@ -60,6 +79,7 @@ class Driver:
     Attributes:
       job: Digest of the settings every site must have agreed to.
       weights: Public weight per site.
+      collect: How contributions come in; one by one, in the clear, if ``None``.
     """
 
     exchange: Exchange
@@ -67,6 +87,7 @@ class Driver:
     schedule: Schedule
     job: str
     weights: Mapping[SiteId, float]
+    collect: Collect | None = None
 
     def run(
         self, state: Any, on_round: Callable[[RoundRecord, Any], None], *, sites: Sequence[SiteId] | None = None
@@ -85,21 +106,19 @@ class Driver:
         retries, accepted = self.schedule.retries, dict.fromkeys(cohort, (0, 0))
         for number in range(1, self.schedule.rounds + 1):
             began, attempt = self.exchange.clock(), 1
-            contributions, missing = self._attempt(state, cohort, number, attempt, accepted)
-            while len(contributions) < self.schedule.floor and retries > 0:
+            found = self._attempt(state, cohort, number, attempt, accepted)
+            while len(found.answered) < self.schedule.floor and retries > 0:
                 retries, attempt = retries - 1, attempt + 1
-                contributions, missing = self._attempt(state, cohort, number, attempt, accepted)
-            skipped = len(contributions) < self.schedule.floor
-            if not skipped:
-                state = self._apply(state, contributions)
-                accepted.update((site, (number, attempt)) for site, _ in contributions)
-            answered = tuple(site for site, _ in contributions)
+                found = self._attempt(state, cohort, number, attempt, accepted)
+            skipped = found.aggregate is None or len(found.answered) < self.schedule.floor
+            if found.aggregate is not None and not skipped:
+                state = self._apply(state, found.aggregate)
+                accepted.update((site, (number, attempt)) for site in found.answered)
             seconds = self.exchange.clock() - began
-            on_round(RoundRecord(number, attempt, answered, missing, skipped, seconds), state)
+            on_round(RoundRecord(number, attempt, found.answered, found.missing, skipped, seconds), state)
         return state
 
-    def _apply(self, state: Any, contributions: Sequence[tuple[SiteId, Contribution]]) -> Any:
-        aggregate = weighted_mean(contributions, self.weights)
+    def _apply(self, state: Any, aggregate: Aggregate) -> Any:
         state = self.algorithm.apply(state, aggregate, aggregate.weight / math.fsum(self.weights.values()))
         if not np.isfinite(self.algorithm.parameters(state)).all():
             raise ConfigError("training diverged: the model is no longer finite", hint="Use a lower learning rate.")
@@ -112,9 +131,15 @@ class Driver:
         number: int,
         attempt: int,
         accepted: Mapping[SiteId, tuple[int, int]],
-    ) -> tuple[list[tuple[SiteId, Contribution]], dict[SiteId, str]]:
+    ) -> Collected:
         arrays = self.algorithm.broadcast(state)
-        questions = {site: RoundTask(self.job, number, attempt, accepted[site], arrays).encode() for site in cohort}
+        tasks = {site: RoundTask(self.job, number, attempt, accepted[site], arrays) for site in cohort}
+        return (self.collect or self._one_by_one)(arrays, tasks, number, attempt)
+
+    def _one_by_one(
+        self, arrays: Mapping[str, Vector], tasks: Mapping[SiteId, RoundTask], number: int, attempt: int
+    ) -> Collected:
+        questions = {site: task.encode() for site, task in tasks.items()}
         answers = self.exchange.ask(TRAIN, questions, group=str(number))
         missing = dict(answers.missing)
         contributions: list[tuple[SiteId, Contribution]] = []
@@ -125,7 +150,10 @@ class Driver:
                 missing[site] = str(error)
                 continue
             contributions.append((site, contribution))
-        return contributions, missing
+        # Below the floor no sum is opened, not even here where every summand is in the clear.
+        few = len(contributions) < self.schedule.floor
+        aggregate = None if few else weighted_mean(contributions, self.weights)
+        return Collected(aggregate, tuple(site for site, _ in contributions), missing)
 
     def _checked(self, site: SiteId, payload: bytes, number: int, attempt: int, size: int) -> Contribution:
         reply = RoundReply.decode(payload)

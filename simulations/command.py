@@ -39,7 +39,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     privacy: Annotated[list[str] | None, typer.Option(help="none or record.", show_default="record")] = None,
     epsilon: Annotated[str, typer.Option(help="Privacy target for the whole run.")] = "1",
     delta: Annotated[str, typer.Option(help="Probability mass outside the epsilon bound.")] = "0.001",
-    secagg: Annotated[bool, typer.Option("--secagg/--no-secagg", help="Not offered by this version.")] = False,
+    secagg: Annotated[
+        bool, typer.Option("--secagg/--no-secagg", help="Mask updates so that the server sees sums only.")
+    ] = False,
     engine: Annotated[str, typer.Option(help="local (this process) or ray.")] = "local",
     setting: Annotated[
         list[str] | None,

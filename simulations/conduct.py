@@ -12,10 +12,12 @@ from typing import Any
 from flwr.serverapp import Grid
 
 from privacy.errors import QuorumError
+from privacy.secagg.context import Roster as KeyRoster
 from privacy.store.run_folder import METRICS_FILE, RunFolder
 from server.exchange import Egress, Exchange, Sleep, Timing
 from server.roster import Roster, call
 from server.rounds import FLOOR, Driver, RoundRecord, Schedule
+from server.secure import SecureCollector
 from simulations.job import Job
 from simulations.progress import Observer
 from simulations.reference import initial_model
@@ -40,7 +42,14 @@ class Trained:
 
 
 def train_over(
-    grid: Grid, job: Job, folder: RunFolder, observer: Observer, *, loss_of: Callable[[Vector], float], sleep: Sleep
+    grid: Grid,
+    job: Job,
+    folder: RunFolder,
+    observer: Observer,
+    *,
+    loss_of: Callable[[Vector], float],
+    sleep: Sleep,
+    keys: KeyRoster | None = None,
 ) -> Trained:
     """Calls the roll and runs the rounds over a grid.
 
@@ -51,6 +60,7 @@ def train_over(
       observer: Told what happens.
       loss_of: The experimenter's loss of a model; no app is asked for it.
       sleep: Waits for seconds.
+      keys: Identity keys of the federation, where the job asks for secure aggregation.
 
     Raises: QuorumError: Too few sites answered the roll call, or no round was completed.
     """
@@ -77,6 +87,10 @@ def train_over(
         job.digest,
         weights,
     )
+    if keys is not None:
+        driver.collect = SecureCollector(
+            exchange, job.algorithm, keys, weights, job.digest, job.scenario.name, folder.path.name
+        ).collect
     state = driver.run(job.algorithm.init(initial_model(job)), on_round)
     if all(record.skipped for record, _ in rounds):
         last = ", ".join(f"{site}: {reason}" for site, reason in rounds[-1][0].missing.items())

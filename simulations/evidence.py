@@ -7,6 +7,7 @@ from typing import Any
 import privacy
 from privacy.dp.accounting import round_up
 from privacy.dp.events import Relation, SamplingType, merged
+from privacy.secagg.context import thresholds
 from server.rounds import RoundRecord
 from simulations.outcome import Outcome, Spent
 from strategies.task import SiteId
@@ -126,9 +127,21 @@ def _site_epsilon(site: SiteId, spent: Spent) -> dict[str, Any]:
     }
 
 
+def server_view(outcome: Outcome) -> str:
+    """Returns what the server saw of single sites, in words."""
+    if not outcome.job.secagg:
+        return "The server sees every site's single update: there was no secure aggregation."
+    n = len(outcome.job.sites)
+    limits = thresholds(n)
+    return (
+        f"The server sees sums over at least {limits.min_survivors} of {n} sites; in league with {limits.n_c} of them,"
+        f" sums over {limits.min_survivors - limits.n_c} or more. Sums over different survivors can be subtracted."
+    )
+
+
 def not_protected(outcome: Outcome) -> list[str]:
     """Returns what this run does not protect, in words; a mandatory part of every report."""
-    lines = ["The server sees every site's single update: there was no secure aggregation."]
+    lines = [server_view(outcome)]
     if not outcome.job.record_privacy:
         lines.append("No differential privacy was applied: updates and model may give away training records.")
     else:

@@ -40,7 +40,7 @@ from simulations.conduct import Trained, train_over
 from simulations.datasets import SiteData
 from simulations.evidence import predicate
 from simulations.job import Job
-from simulations.members import load_member_data, plan_of
+from simulations.members import Identities, load_member_data, plan_of
 from simulations.options import Options
 from simulations.outcome import Outcome, Spent
 from simulations.progress import Observer
@@ -62,6 +62,7 @@ class Experiment:
     Attributes:
       engine: ``local``, ``ray`` or ``flwr``.
       run_id: As Flower knows it.
+      identities: Identity keys for this run, if it aggregates securely; never written.
     """
 
     job: Job
@@ -71,6 +72,7 @@ class Experiment:
     observer: Observer
     data: Mapping[SiteId, SiteData]
     folder: RunFolder
+    identities: Identities | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
@@ -88,7 +90,8 @@ class Experiment:
         for site in job.sites:
             plan_of(job, len(data[site].train.y))
         folder = RunFolder.create(path)
-        experiment = cls(job, options, engine, run_id, observer, data, folder)
+        identities = Identities.drawn(job.sites, secrets.token_bytes) if job.secagg else None
+        experiment = cls(job, options, engine, run_id, observer, data, folder, identities)
         experiment.write_status("running")
         if job.record_privacy:
             Ledger(folder.path / LEDGER_FILE)
@@ -104,7 +107,15 @@ class Experiment:
         Raises: FederationError: The run came to no model. ``run.toml`` then says how it ended.
         """
         with self.ending():
-            trained = train_over(grid, self.job, self.folder, self.observer, loss_of=self._loss(), sleep=sleep)
+            trained = train_over(
+                grid,
+                self.job,
+                self.folder,
+                self.observer,
+                loss_of=self._loss(),
+                sleep=sleep,
+                keys=None if self.identities is None else self.identities.roster,
+            )
             return self.conclude(trained)
 
     @contextmanager
@@ -202,7 +213,7 @@ class Experiment:
             },
             "versions": _versions(),
         }
-        for site, spent in self.spent().items() if (self.folder.path / LEDGER_FILE).exists() else ():
+        for site, spent in self.spent().items() if self.job.record_privacy else ():
             sections[f"spent-{site}"] = {"executions": spent.executions, "epsilon_at_most": f"{spent.epsilon():.6f}"}
         self.folder.write(RUN_FILE, to_toml(sections))
         self.folder.append("log/events.jsonl", {"time": now, "status": status})

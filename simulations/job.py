@@ -41,6 +41,7 @@ class Job:
     sites: tuple[SiteId, ...]
     seed: int
     record_privacy: bool
+    secagg: bool
     epsilon: Decimal
     delta: Decimal
     deadline: float
@@ -67,6 +68,7 @@ class Job:
                 "delta": str(self.delta),
             },
             "rows": self.scenario.rows_per_site,
+            "secagg": self.secagg,
         }
         return hashlib.sha256(rfc8785.dumps(agreed)).hexdigest()
 
@@ -97,6 +99,8 @@ def resolve(options: Options) -> Job:
     faults = _faults(settings, sites)
     given = {key: to_number(key, value) for key, value in settings.items()}
     algorithm = build(strategy, {**scenario.task.settings_for(strategy), **given})
+    if options.secagg and not algorithm.is_sum:
+        raise ConfigError(f"{strategy} needs single updates: it does not pair with --secagg")
     record_privacy = options.privacy == "record"
     if record_privacy and scenario.record_privacy_refused:
         raise ConfigError(
@@ -111,6 +115,7 @@ def resolve(options: Options) -> Job:
         sites=sites,
         seed=options.seed,
         record_privacy=record_privacy,
+        secagg=options.secagg,
         epsilon=options.epsilon,
         delta=options.delta,
         deadline=deadline,

@@ -45,11 +45,6 @@ class Options:
                 f"--privacy {self.privacy} is not offered: {_LATER.get(self.privacy, 'no such setting')}",
                 hint=f"This version has: {', '.join(PRIVACY)}.",
             )
-        if self.secagg:
-            raise ConfigError(
-                "--secagg is not offered: this version has no secure aggregation, the server sees single updates",
-                hint="Leave it out, or use --no-secagg.",
-            )
         for name, low in (("rounds", 0), ("seed", 0), ("sites", 0)):
             if getattr(self, name) < low:
                 raise ConfigError(f"--{name} cannot be negative")

@@ -61,7 +61,7 @@ class Outcome:
     def protections(self) -> dict[str, bool]:
         """What was on; everything else was off."""
         return {
-            "secagg": False,
+            "secagg": self.job.secagg,
             "record_dp": self.job.record_privacy,
             "site_dp": False,
             "distributed_dp": False,

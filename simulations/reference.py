@@ -4,6 +4,7 @@ None of it is private and none of it could exist at real sites: a simulation may
 """
 
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +17,9 @@ from simulations.datasets import SiteData, pooled_training
 from simulations.job import Job
 from simulations.members import site_of
 from simulations.scores import Scorer
-from strategies.contribution import Vector, weighted_mean
+from strategies.contribution import Aggregate, Contribution, Vector, weighted_mean
 from strategies.models import build, to_vector
+from strategies.secure_sum import to_aggregate, to_units
 from strategies.task import SiteId
 
 _LEAVE_OUT_ALL = 4  # federations up to this size are also trained once without each of their sites
@@ -76,8 +78,19 @@ def federate(job: Job, data: Mapping[SiteId, SiteData]) -> Vector:
             work = contribute(site, arrays, round_number=number, control=controls.get(site.id))
             controls[site.id] = work.control
             contributions.append((site.id, work.contribution))
-        state = job.algorithm.apply(state, weighted_mean(contributions, weights), 1.0)
+        state = job.algorithm.apply(state, _summed(job, contributions, weights), 1.0)
     return job.algorithm.parameters(state)
+
+
+def _summed(
+    job: Job, contributions: Sequence[tuple[SiteId, Contribution]], weights: Mapping[SiteId, float]
+) -> Aggregate:
+    """Sums as the engines do: in floating point, or on the grid that masked sums live on."""
+    if not job.secagg:
+        return weighted_mean(contributions, weights)
+    declared, size = job.algorithm.declared, contributions[0][1].arrays["update"].size
+    units = [to_units(each, declared, int(weights[site]), secrets.token_bytes) for site, each in contributions]
+    return to_aggregate(sum(units[1:], start=units[0]), declared, size, [weights[site] for site, _ in contributions])
 
 
 def alone(job: Job, records: Records, name: SiteId) -> Vector:

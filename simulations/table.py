@@ -12,6 +12,7 @@ from rich.table import Table
 
 from privacy.dp.accounting import posterior_from_even_odds, round_up
 from privacy.dp.events import Relation, SamplingType
+from simulations.evidence import server_view
 from simulations.outcome import Outcome
 
 _FEW = 30  # test rows below which one row moves the score by more than three points
@@ -95,7 +96,7 @@ def words(outcome: Outcome) -> Iterator[str]:
         yield f"Few test rows, so read the interval and not the score: {', '.join(few)}."
     yield from _privacy(outcome)
     off = [name for name, on in outcome.protections.items() if not on]
-    yield f"Protections that were off: {', '.join(off)}. The server saw every site's single update."
+    yield f"Protections that were off: {', '.join(off)}. {server_view(outcome)}"
     yield (
         f"{len(outcome.trained.rounds) - outcome.skipped} of {job.task.training.rounds} rounds completed"
         f" in {(outcome.finished - outcome.started).total_seconds():.1f} s. Home, elsewhere, pooled and all scores are"

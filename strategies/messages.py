@@ -24,6 +24,8 @@ REFUSED = 1000
 
 HELLO = "query.hello"
 TRAIN = "train.round"
+MASKED = "train.masked"
+SECAGG = "query.secagg"
 """Flower message types; everything else is refused."""
 
 _MAX_BYTES = 2**30
@@ -97,6 +99,24 @@ class RoundTask:
             raise RemoteProtocolError("rounds and attempts are numbered from 1", phase="train")
         arrays = _unpack(body["arrays"])
         return cls(body["job"], body["round"], body["attempt"], (accepted[0], accepted[1]), arrays)
+
+
+@dataclass(frozen=True)
+class SecureTask:
+    """A task whose answer is masked: train, then answer FSA1's START (docs/protocol.md §3.0)."""
+
+    task: RoundTask
+    start: bytes
+
+    def encode(self) -> bytes:
+        """Returns the bytes that ``decode`` reads."""
+        return cbor2.dumps({"secure": 1, "task": self.task.encode(), "start": self.start}, canonical=True)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "SecureTask":
+        """Reads untrusted bytes. Raises: RemoteProtocolError: Anything but this message."""
+        body = _fields(data, "secure", {"task": bytes, "start": bytes})
+        return cls(RoundTask.decode(body["task"]), body["start"])
 
 
 @dataclass(frozen=True)

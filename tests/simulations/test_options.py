@@ -44,7 +44,6 @@ def test_the_run_configuration_is_the_same_options(given_options: Options) -> No
         {"privacy": "site"},
         {"privacy": "distributed"},
         {"privacy": "recrod"},
-        {"secagg": True},
         {"set": "learning_rate"},
         {"set": "a=1 a=2"},
     ],

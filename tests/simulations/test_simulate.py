@@ -131,7 +131,6 @@ def test_the_page_is_drawn_again_to_the_byte(run: tuple[dict[str, Any], Path], h
         ("simulate", "hospitals", "--out", "occupied"),
         ("simulate", "hospitals", "--privacy", "distributed"),
         ("simulate", "hospitals", "--privacy", "record", "--privacy", "distributed"),
-        ("simulate", "hospitals", "--secagg"),
         ("simulate", "hospitals", "--engine", "spark"),
         ("simulate", "hospitals", "--engine", "ray", "--set", "fault.va=silent"),
         ("simulate", "hospitals-flamby"),

@@ -1,0 +1,133 @@
+"""Drives FSA1's client machine inside a ClientApp: trains first, then answers phase by phase.
+
+Secrets live in this process and nowhere else; a process that did not see the beginning of an attempt refuses the rest
+of it, and the site is a drop-out of that attempt. Records are durable before what they pay for leaves.
+"""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import RecordDict
+
+from privacy.errors import LocalProtocolError, RemoteProtocolError
+from privacy.keys.signing import SigningKey
+from privacy.secagg import client, effects, wire
+from privacy.secagg.admission import ClientConfig, LocalInput
+from privacy.secagg.context import Roster, RoundContext
+from privacy.secagg.encoding import Entropy
+from privacy.secagg.suite import RealSuite
+from privacy.store.admissions import Admissions
+from strategies.contribution import Contribution, Declared, Vector
+from strategies.secure_sum import plan_digest, to_units, values_digest
+
+Release = Callable[[RecordDict], None]
+"""Debits what is about to leave and remembers it in the message's state; raises if it cannot: then nothing leaves."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a site masks: its contribution, what it trained on, its public weight, and how to pay for it."""
+
+    contribution: Contribution
+    arrays: Mapping[str, Vector]
+    declared: Declared
+    weight: int
+    release: Release
+
+
+@dataclass
+class _Attempt:
+    config: ClientConfig
+    state: client.ClientState
+    release: Release
+    until: float
+    waits_for: str
+
+
+@dataclass
+class SecureSite:
+    """A site's part in secure aggregation; one per process and run.
+
+    Attributes:
+      key: Own identity key.
+      roster: Pinned identity keys.
+      admissions: Durable record of attempts.
+      clock: Monotonic seconds.
+    """
+
+    site: str
+    key: SigningKey = field(repr=False)
+    roster: Roster
+    admissions: Admissions
+    clock: Callable[[], float]
+    _live: dict[bytes, _Attempt] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def start(self, data: bytes, trained: Trained, state: RecordDict, *, job: str, entropy: Entropy) -> bytes:
+        """Answers START, after training (docs/protocol.md §3.0, §3.1).
+
+        Returns: The ADV message.
+        Raises: RemoteProtocolError: The context is not one this site takes part in.
+        """
+        start = wire.decode(data)
+        if not isinstance(start, wire.Start):
+            raise RemoteProtocolError("secure aggregation begins with START", site_id=self.site, phase="train")
+        context = RoundContext.decode(start.context)
+        admitted = {context.run: self.admissions.last(self.site, context.run)}
+        config = ClientConfig(self.site, self.key, self.roster, bytes.fromhex(job), admitted, entropy, RealSuite())
+        own = LocalInput(
+            {0: to_units(trained.contribution, trained.declared, trained.weight, entropy)},
+            plan_digest(trained.declared, trained.arrays["model"].size),
+            {0: values_digest(trained.arrays)},
+        )
+        attempt = _Attempt(config, client.idle(own), trained.release, float("inf"), "")
+        with self._lock:
+            self._live.clear()  # an older attempt is over: its secrets go
+            answer = self._advance(attempt, data, state)
+            self._live[context.digest] = attempt
+        return answer
+
+    def answer(self, data: bytes, state: RecordDict) -> bytes:
+        """Answers KEYS, FWD, SURV or SIGS. Raises: RemoteProtocolError: Refused; the attempt is over for this site."""
+        message = wire.decode(data, limit=2**30)
+        with self._lock:
+            attempt = self._live.get(message.ctx)
+            if attempt is None:
+                raise RemoteProtocolError(
+                    f"{self.site} holds no such attempt (aborted, or begun in another process)", phase="secagg"
+                )
+            return self._advance(attempt, data, state)
+
+    def _advance(self, attempt: _Attempt, data: bytes, state: RecordDict) -> bytes:
+        if self.clock() > attempt.until:
+            attempt.state, _ = client.step(attempt.config, attempt.state, effects.Expired(attempt.waits_for))
+        attempt.state, out = client.step(attempt.config, attempt.state, effects.Received(data))
+        answer = b""
+        for effect in out:
+            match effect:
+                case effects.Persist(record):
+                    self._persist(attempt, record, state)
+                case effects.Send(sent):
+                    answer = sent
+                case effects.Timer(seconds, phase):
+                    attempt.until, attempt.waits_for = self.clock() + seconds, phase
+                case effects.Aborted(reason):
+                    raise RemoteProtocolError(f"{self.site} aborted: {reason}", site_id=self.site, phase="secagg")
+                case _:
+                    pass
+        if not answer:
+            raise RemoteProtocolError(f"{self.site} has nothing to say to that", site_id=self.site, phase="secagg")
+        return answer
+
+    def _persist(self, attempt: _Attempt, record: effects.Attempt | effects.Debit, state: RecordDict) -> None:
+        """Writes a record down; if that fails the machine is dropped, so that no cached answer can leave."""
+        try:
+            if isinstance(record, effects.Attempt):
+                self.admissions.admit(self.site, record)
+            else:
+                attempt.release(state)
+        except Exception as error:
+            attempt.state, _ = client.step(attempt.config, attempt.state, effects.Persisted(ok=False))
+            self._live.clear()
+            raise LocalProtocolError(f"{self.site} could not write a record down: nothing left") from error
