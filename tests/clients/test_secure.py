@@ -1,0 +1,179 @@
+"""The driver around the client machine: records before bytes, one live attempt, nothing after an abort."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import RecordDict
+
+from clients.secure import SecureSite, Trained
+from privacy.errors import ConfigError, LocalProtocolError, RemoteProtocolError
+from privacy.secagg import coordinator, effects
+from privacy.secagg.context import Durations, Roster, RoundContext, model_root, region_digest, thresholds
+from privacy.secagg.suite import RealSuite
+from privacy.store.admissions import Admissions
+from strategies.contribution import Contribution, Declared
+from strategies.secure_sum import BITS, FRACTION_BITS, plan_digest, region, to_aggregate, values_digest
+from tests.privacy.secagg.parties import identity, seeded
+
+DECLARED = Declared(("update",))
+ARRAYS = {"model": np.array([0.5, -0.5], np.float32)}
+SITES = ("a", "b", "c", "d")
+ROSTER = Roster(1, {site: identity(site).public_key for site in SITES})
+JOB = "ab" * 32
+
+
+@dataclass
+class Town:
+    """Four sites around one coordinator; no Flower."""
+
+    folder: Path
+    now: float = 0.0
+    released: list[str] = field(default_factory=list)
+    broken: str = ""
+
+    def __post_init__(self) -> None:
+        self.sites = {
+            site: SecureSite(site, identity(site), ROSTER, Admissions(self.folder / f"{site}.db"), lambda: self.now)
+            for site in SITES
+        }
+
+    def config(self, attempt: int = 1, arrays: dict[str, np.ndarray] | None = None) -> coordinator.CoordinatorConfig:
+        whole = region(DECLARED, 2, SITES, heaviest=4)
+        digests = (region_digest(0, whole.length, whole.holders, values_digest(arrays or ARRAYS)),)
+        context = RoundContext(
+            federation="town", run=bytes(16), round=1, attempt=attempt, roster=ROSTER.digest, cohort=SITES,
+            thresholds=thresholds(4), bits=BITS, fraction_bits=FRACTION_BITS, regions=(whole,),
+            model_root=model_root(plan_digest(DECLARED, 2), digests), job=bytes.fromhex(JOB),
+            purpose="training", asset="records", durations=Durations(10, 10, 10, 10), fixed_set=False,
+        )  # fmt: skip
+        return coordinator.CoordinatorConfig(context, ROSTER, digests, RealSuite())
+
+    def trained(self, site: str) -> Trained:
+        def release(_: RecordDict) -> None:
+            if self.broken == site:
+                raise ConfigError("the disk is full")
+            self.released.append(site)
+
+        update = np.array([1.0, float(SITES.index(site))], np.float32)
+        return Trained(Contribution({"update": update}), ARRAYS, DECLARED, SITES.index(site) + 1, release)
+
+    def start(self, site: str, data: bytes) -> bytes:
+        return self.sites[site].start(data, self.trained(site), RecordDict(), job=JOB, entropy=seeded(site, data))
+
+
+def first_messages(config: coordinator.CoordinatorConfig) -> tuple[coordinator.CoordinatorState, dict[str, bytes]]:
+    state, out = coordinator.step(config, coordinator.CoordinatorState(), effects.Begin())
+    return state, {effect.site: effect.data for effect in out if isinstance(effect, effects.SendTo)}
+
+
+def play(town: Town, config: coordinator.CoordinatorConfig) -> tuple[effects.Effect, dict[str, str]]:
+    """Runs the attempt to its end; returns it with the refusals of the sites."""
+    state, asked = first_messages(config)
+    refused: dict[str, str] = {}
+    first = True
+    while True:
+        out: tuple[effects.Effect, ...] = ()
+        phase = state.phase
+        for site, data in asked.items():
+            try:
+                answer = town.start(site, data) if first else town.sites[site].answer(data, RecordDict())
+            except (RemoteProtocolError, LocalProtocolError) as error:
+                refused[site] = str(error)
+                continue
+            state, more = coordinator.step(config, state, effects.Received(answer, site))
+            out += more
+        if state.phase == phase:
+            state, more = coordinator.step(config, state, effects.Expired(phase))
+            out += more
+        first = False
+        ends = [effect for effect in out if isinstance(effect, effects.Finished | effects.Aborted)]
+        if ends:
+            return ends[0], refused
+        asked = {effect.site: effect.data for effect in out if isinstance(effect, effects.SendTo)}
+
+
+def test_an_attempt_gives_the_weighted_mean_and_is_paid_once_by_each(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    end, refused = play(town, town.config())
+    assert isinstance(end, effects.Finished)
+    assert not refused
+    mean = to_aggregate(end.sums[0], DECLARED, 2, [1, 2, 3, 4]).mean["update"]
+    np.testing.assert_allclose(mean, [1.0, (0 * 1 + 1 * 2 + 2 * 3 + 3 * 4) / 10])
+    assert sorted(town.released) == list(SITES)
+
+
+def test_a_site_that_cannot_pay_sends_nothing_and_the_others_finish(tmp_path: Path) -> None:
+    town = Town(tmp_path, broken="b")
+    end, refused = play(town, town.config())
+    assert isinstance(end, effects.Finished)
+    assert end.survivors == ("a", "c", "d")
+    assert "could not write a record down" in refused["b"]
+    assert "b" not in town.released
+
+
+def test_a_site_that_failed_to_pay_does_not_send_it_later_either(tmp_path: Path) -> None:
+    """A repeated FWD must not be answered with the masked input that was never paid for."""
+    town, config = Town(tmp_path, broken="b"), None
+    config = town.config()
+    state, asked = first_messages(config)
+    for kind in range(3):
+        out: tuple[effects.Effect, ...] = ()
+        for site, data in asked.items():
+            try:
+                answer = town.start(site, data) if kind == 0 else town.sites[site].answer(data, RecordDict())
+            except LocalProtocolError:
+                town.broken = ""
+                with pytest.raises(RemoteProtocolError, match="no such attempt"):
+                    town.sites[site].answer(data, RecordDict())
+                continue
+            state, more = coordinator.step(config, state, effects.Received(answer, site))
+            out += more
+        asked = {effect.site: effect.data for effect in out if isinstance(effect, effects.SendTo)}
+    assert "b" not in town.released
+
+
+def test_an_attempt_that_was_admitted_is_never_advertised_again(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    _, asked = first_messages(town.config())
+    town.start("a", asked["a"])
+    again = Town(tmp_path)  # restarted: memory lost, the store kept
+    with pytest.raises(RemoteProtocolError, match="admitted before"):
+        again.start("a", asked["a"])
+    _, second = first_messages(town.config(attempt=2))
+    assert again.start("a", second["a"])
+
+
+def test_another_model_than_it_trained_on_is_refused(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    _, asked = first_messages(town.config(arrays={"model": np.array([0.5, 0.5], np.float32)}))
+    with pytest.raises(RemoteProtocolError, match="another model"):
+        town.start("a", asked["a"])
+
+
+def test_a_server_that_is_late_finds_nobody(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    config = town.config()
+    state, asked = first_messages(config)
+    out: tuple[effects.Effect, ...] = ()
+    for site, data in asked.items():
+        state, more = coordinator.step(config, state, effects.Received(town.start(site, data), site))
+        out += more
+    keys = {effect.site: effect.data for effect in out if isinstance(effect, effects.SendTo)}
+    town.now = 10.5
+    with pytest.raises(RemoteProtocolError, match="nothing to say"):
+        town.sites["a"].answer(keys["a"], RecordDict())
+
+
+def test_a_process_that_did_not_see_the_beginning_refuses_the_rest(tmp_path: Path) -> None:
+    town = Town(tmp_path)
+    config = town.config()
+    state, asked = first_messages(config)
+    out: tuple[effects.Effect, ...] = ()
+    for site, data in asked.items():
+        state, more = coordinator.step(config, state, effects.Received(town.start(site, data), site))
+        out += more
+    keys = next(effect.data for effect in out if isinstance(effect, effects.SendTo))
+    with pytest.raises(RemoteProtocolError, match="no such attempt"):
+        Town(tmp_path).sites["a"].answer(keys, RecordDict())
