@@ -34,7 +34,7 @@ def model_of(folder: Path) -> bytes:
     return (folder / "model.safetensors").read_bytes()
 
 
-def simulate(home: Path, engine: str) -> Path:
+def simulate(home: Path, engine: str, *more: str) -> Path:
     settings = [part for pair in str(JOB["set"]).split() for part in ("--set", pair)]
     options = [part for key in ("strategy", "privacy", "rounds", "seed") for part in (f"--{key}", str(JOB[key]))]
     done = subprocess.run(
@@ -49,6 +49,7 @@ def simulate(home: Path, engine: str) -> Path:
             "--json",
             *options,
             *settings,
+            *more,
         ],
         cwd=home,
         env={**os.environ, **QUIET},
@@ -70,6 +71,14 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.engine
 def test_ray_gives_the_same_model(local: Path, tmp_path: Path) -> None:
     assert model_of(simulate(tmp_path, "ray")) == model_of(local)
+
+
+@pytest.mark.engine
+def test_ray_gives_the_same_masked_sum(tmp_path: Path) -> None:
+    local, ray = tmp_path / "local-home", tmp_path / "ray-home"
+    for folder in (local, ray):
+        folder.mkdir()
+    assert model_of(simulate(ray, "ray", "--secagg")) == model_of(simulate(local, "local", "--secagg"))
 
 
 def _free_port() -> int:
