@@ -90,14 +90,14 @@ class ClientState:
       phase: State of §5.
       memory: What this state remembers. Secret.
       ctx: Digest of the context; empty in IDLE.
-      accepted: SHA-256 of the last accepted message.
+      accepted: SHA-256 of every accepted message, the last one last; five at most.
       reply: The bytes that answered it; sent, hence no longer secret from the server.
     """
 
     phase: Phase
     memory: _Memory | None = field(repr=False)
     ctx: bytes = b""
-    accepted: bytes = b""
+    accepted: tuple[bytes, ...] = ()
     reply: bytes = field(default=b"", repr=False)
 
 
@@ -151,8 +151,10 @@ def step(
 
 def _receive(config: ClientConfig, state: ClientState, data: bytes) -> tuple[ClientState, tuple[effects.Effect, ...]]:
     mark = hashlib.sha256(data).digest()
-    if mark == state.accepted:
+    if state.accepted[-1:] == (mark,):
         return state, (effects.Send(state.reply),)  # §3: a repetition gets the same bytes
+    if mark in state.accepted:
+        return state, ()  # §3: a repetition that was overtaken says nothing new
     row = TRANSITIONS.get(state.phase)
     if row is None:
         return state, ()  # §5: DONE and ABORTED accept nothing
@@ -171,7 +173,8 @@ def _receive(config: ClientConfig, state: ClientState, data: bytes) -> tuple[Cli
     if isinstance(outcome.memory, _Advertised | _Shared | _Masked | _Signed):
         seconds = getattr(outcome.memory.context.durations, row.waits)
         after = effects.Timer(min(seconds, config.policy.longest_wait), row.goes_to)
-    return ClientState(row.goes_to, outcome.memory, message.ctx, mark, reply), (*record, effects.Send(reply), after)
+    accepted = (*state.accepted, mark)
+    return ClientState(row.goes_to, outcome.memory, message.ctx, accepted, reply), (*record, effects.Send(reply), after)
 
 
 def _abort(reason: str, site: str = "") -> tuple[ClientState, tuple[effects.Effect, ...]]:

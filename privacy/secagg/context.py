@@ -232,8 +232,8 @@ class RoundContext:
             raise ConfigError(f"a text of the context has more than {MAX_TEXT} characters")
         if self.bits not in {32, 64} or not 0 <= self.fraction_bits < self.bits:
             raise ConfigError("the ring has 32 or 64 bits, the grid fewer fractional bits than that")
-        if not all(1 <= seconds <= MAX_SECONDS for seconds in self.durations.listed()):
-            raise ConfigError("a phase lasts between a second and a week")
+        if not all(2 <= seconds <= MAX_SECONDS for seconds in self.durations.listed()):
+            raise ConfigError("a site waits between two seconds and a week")
         if not self.regions:
             raise ConfigError("a context has at least one region")
         for region in self.regions:
@@ -269,7 +269,7 @@ class RoundContext:
                 Thresholds(*limits), number(value["bits"], 32, 64), number(value["fraction_bits"], 0, 63),
                 tuple(_region(region) for region in listing(value["regions"])), octets(value["model_root"]),
                 octets(value["job"]), text(value["purpose"], MAX_TEXT), text(value["asset"], MAX_TEXT),
-                Durations(*(number(seconds, 1, MAX_SECONDS) for seconds in listing(value["durations"], 4))),
+                Durations(*(number(seconds, 2, MAX_SECONDS) for seconds in listing(value["durations"], 4))),
                 flag(value["fixed_set"]),
             )  # fmt: skip
         except ConfigError as error:

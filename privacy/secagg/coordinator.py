@@ -163,6 +163,11 @@ def awaited(config: CoordinatorConfig, state: CoordinatorState) -> tuple[str, ..
     return tuple(sorted(set(asked) - set(getattr(state, row.into)) - state.dropped))
 
 
+def _timer(seconds: int, phase: Phase) -> effects.Timer:
+    """§7.1: half of what sites wait; else one that is silent makes all others give up first."""
+    return effects.Timer(seconds // 2, phase)
+
+
 def _begin(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
     context = config.context
     sends = []
@@ -170,7 +175,7 @@ def _begin(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
         held = set(context.held(site))
         others = {k: value for k, value in enumerate(config.region_digests) if k not in held}
         sends.append(effects.SendTo(site, wire.Start(context.digest, context.encode(), others).encode()))
-    return replace(state, phase=Phase.ADV), (*sends, effects.Timer(context.durations.keys, Phase.ADV))
+    return replace(state, phase=Phase.ADV), (*sends, _timer(context.durations.keys, Phase.ADV))
 
 
 def _receive(config: CoordinatorConfig, state: CoordinatorState, data: bytes, sender: str) -> _Result:
@@ -232,7 +237,7 @@ def _close_adv(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
         return _abort("no region has enough holders in U1")
     data = wire.Keys(context.digest, state.adverts).encode()
     after = replace(state, phase=Phase.SHR, active=active, bindings=Bindings(context.digest, state.adverts))
-    return after, (*(effects.SendTo(u, data) for u in u1), effects.Timer(context.durations.fwd, Phase.SHR))
+    return after, (*(effects.SendTo(u, data) for u in u1), _timer(context.durations.fwd, Phase.SHR))
 
 
 def _take_shr(config: CoordinatorConfig, state: CoordinatorState, message: wire.Shr) -> _Result:
@@ -260,7 +265,7 @@ def _close_shr(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
         senders = {u: wire.Forwarded(m.bcom, m.to[recipient], leaves[u], m.sig) for u, m in state.shr.items()}
         sends.append(effects.SendTo(recipient, wire.Fwd(context.digest, senders).encode()))
     zeros = {k: np.zeros(context.regions[k].length, dtype=ring_dtype(context.bits)) for k in state.active}
-    return replace(state, phase=Phase.MSK, sums=zeros), (*sends, effects.Timer(context.durations.surv, Phase.MSK))
+    return replace(state, phase=Phase.MSK, sums=zeros), (*sends, _timer(context.durations.surv, Phase.MSK))
 
 
 def _take_msk(config: CoordinatorConfig, state: CoordinatorState, message: wire.Msk) -> _Result:
@@ -285,7 +290,7 @@ def _close_msk(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
     context.check_set("U3", survivors, tuple(state.shr))  # §7.1
     data = wire.Surv(context.digest, survivors).encode()
     after = replace(state, phase=Phase.CON)
-    return after, (*(effects.SendTo(u, data) for u in survivors), effects.Timer(context.durations.sigs, Phase.CON))
+    return after, (*(effects.SendTo(u, data) for u in survivors), _timer(context.durations.sigs, Phase.CON))
 
 
 def _take_con(config: CoordinatorConfig, state: CoordinatorState, message: wire.Con) -> _Result:
@@ -302,7 +307,7 @@ def _close_con(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
     after = replace(state, phase=Phase.UNM)
     return after, (
         *(effects.SendTo(u, data) for u in sorted(state.con)),
-        effects.Timer(context.durations.sigs, Phase.UNM),
+        _timer(context.durations.sigs, Phase.UNM),
     )
 
 

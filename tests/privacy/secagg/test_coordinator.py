@@ -276,7 +276,7 @@ def test_expiry_with_too_few_answers_aborts_and_a_stale_timer_does_not() -> None
     all_of = parties(4)
     state, effects = step(all_of.server, CoordinatorState(), Begin())
     assert [e.site for e in effects if isinstance(e, SendTo)] == list(site_ids(4))
-    assert effects[-1] == Timer(60, Phase.ADV)
+    assert effects[-1] == Timer(30, Phase.ADV)  # half of what sites wait for KEYS (§7.1)
     assert step(all_of.server, state, Begin()) == (state, ())
     for phase in Phase:
         after, _ = step(all_of.server, state, Expired(phase))
