@@ -8,6 +8,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
@@ -22,6 +23,7 @@ from strategies.contribution import Vector
 from strategies.messages import RECORD, REFUSED, Hello, RoundReply, RoundTask, SecureTask
 from strategies.models import build as build_model
 from strategies.models import layout_of
+from strategies.task import ModelSpec
 
 _STATE = "collegium-site"
 
@@ -150,11 +152,16 @@ def _check_arrays(task: RoundTask, site: Site) -> None:
     expected = {"model", "control"} if site.algorithm.local.control else {"model"}
     if set(task.arrays) != expected:
         raise RemoteProtocolError(f"{site.id} was sent other arrays than {', '.join(sorted(expected))}", phase="train")
-    size = layout_of(build_model(site.task.model, site.task.n_inputs, seed=0)).size
+    size = _size_of(site.task.model, site.task.n_inputs)
     if any(vector.size != size for vector in task.arrays.values()):
         raise RemoteProtocolError(f"{site.id} was sent a model of another size than its own", phase="train")
     if not all(np.isfinite(vector).all() for vector in task.arrays.values()):
         raise RemoteProtocolError(f"{site.id} was sent a model that is not finite", phase="train")
+
+
+@lru_cache(maxsize=8)
+def _size_of(spec: ModelSpec, n_inputs: int) -> int:
+    return layout_of(build_model(spec, n_inputs, seed=0)).size
 
 
 def _answered(message: Message, answer: Callable[[], bytes]) -> Message:
