@@ -11,7 +11,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from privacy.errors import QuorumError
+from privacy.errors import LocalProtocolError, QuorumError
 from privacy.secagg.context import Roster as KeyRoster
 from privacy.store.run_folder import METRICS_FILE, RunFolder
 from server.exchange import Egress, Exchange, Sleep, Timing
@@ -62,7 +62,9 @@ def train_over(
       sleep: Waits for seconds.
       keys: Identity keys of the federation, where the job asks for secure aggregation.
 
-    Raises: QuorumError: Too few sites answered the roll call, or no round was completed.
+    Raises:
+      QuorumError: Too few sites answered the roll call, or no round was completed.
+      LocalProtocolError: The job asks for secure aggregation and there are no keys for it.
     """
     timing = Timing(deadline=job.deadline)
     observer.step("calling the roll")
@@ -87,7 +89,9 @@ def train_over(
         job.digest,
         weights,
     )
-    if keys is not None:
+    if job.secagg:
+        if keys is None:  # never a silent downgrade to updates in the clear
+            raise LocalProtocolError("the job asks for secure aggregation, and nobody has identity keys")
         driver.collect = SecureCollector(
             exchange, job.algorithm, keys, weights, job.digest, job.scenario.name, folder.path.name
         ).collect

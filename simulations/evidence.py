@@ -166,7 +166,7 @@ def assumptions(outcome: Outcome) -> list[str]:
         "Neighbouring data sets are training sets after the split into training and test rows.",
         "Noise and sampling come from the operating system's randomness.",
         "The Gaussian is a 64-bit floating-point one, rounded to a public grid: epsilon is asserted, not proved.",
-        "Each site debited its ledger before anything left it; the events listed are those debits.",
+        "Each site debited its ledger before anything made from its records left; the events listed are those debits.",
     ]
     if any(spent.plan.sampling.type is SamplingType.POISSON for spent in outcome.spent.values()):
         lines.append("Nobody outside a site learns which of its records entered a batch.")

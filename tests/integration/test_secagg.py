@@ -13,6 +13,7 @@ from flwr.app import ConfigRecord, Context, Message
 
 from clients.app import build
 from clients.work import contribute
+from privacy.errors import LocalProtocolError
 from privacy.store.ledger import Ledger
 from privacy.store.run_folder import LEDGER_FILE, RunFolder
 from server.rounds import RoundRecord
@@ -183,3 +184,15 @@ def test_a_member_set_up_for_masks_answers_nothing_in_the_clear(tmp_path: Path) 
     with pytest.raises(Exception, match="no model was made") as caught:
         train_over(grid, plain, made, Quiet(), loss_of=lambda _model: 0.0, sleep=_sleep)
     assert "under masks only" in " ".join(caught.value.lines())  # type: ignore[attr-defined]
+
+
+def test_a_secure_job_without_keys_stops_and_does_not_go_on_in_the_clear(tmp_path: Path) -> None:
+    job, data = job_of(rounds=1), load_member_data(job_of(rounds=1))
+    plain = replace(job, secagg=False)
+    apps: dict[int, SiteApp] = {
+        place + 1: build(fixed_member(replace(member_of(plain, data[site], tmp_path), job=job.digest)))
+        for place, site in enumerate(job.sites)
+    }
+    grid = LocalGrid(apps, run_id=7, node_configs={place: {} for place in apps})
+    with pytest.raises(LocalProtocolError, match="identity keys"):
+        train_over(grid, job, RunFolder.create(tmp_path / "run"), Quiet(), loss_of=lambda _model: 0.0, sleep=_sleep)
