@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from privacy.errors import ConfigError, RemoteProtocolError
+from privacy.secagg.context import MAX_ATTEMPTS
 from server.exchange import Exchange
 from strategies.algorithm import Algorithm
 from strategies.contribution import Aggregate, Contribution, Vector, check_received, weighted_mean
@@ -24,11 +25,16 @@ FLOOR = 3
 
 @dataclass(frozen=True)
 class Schedule:
-    """How many rounds, and how many attempts beyond them the whole run may spend; both enter the privacy plan."""
+    """How many rounds, and how many attempts beyond them the whole run may spend; both enter the privacy plan.
+
+    Attributes:
+      per_round: Most attempts at one round, whatever retries are left (docs/protocol.md §6.1).
+    """
 
     rounds: int
     retries: int
     floor: int = FLOOR
+    per_round: int = MAX_ATTEMPTS
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or self.retries < 0 or self.floor < FLOOR:
@@ -107,7 +113,7 @@ class Driver:
         for number in range(1, self.schedule.rounds + 1):
             began, attempt = self.exchange.clock(), 1
             found = self._attempt(state, cohort, number, attempt, accepted)
-            while len(found.answered) < self.schedule.floor and retries > 0:
+            while len(found.answered) < self.schedule.floor and retries > 0 and attempt < self.schedule.per_round:
                 retries, attempt = retries - 1, attempt + 1
                 found = self._attempt(state, cohort, number, attempt, accepted)
             skipped = found.aggregate is None or len(found.answered) < self.schedule.floor

@@ -1,6 +1,6 @@
 """The ClientApp that ``flwr run`` loads: the site's app, with a partition number for an identity."""
 
-from clients.app import build
 from simulations.members import SimulatedMember
+from simulations.residents import Courier
 
-app = build(SimulatedMember())
+app = Courier(SimulatedMember())

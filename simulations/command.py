@@ -41,7 +41,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     delta: Annotated[str, typer.Option(help="Probability mass outside the epsilon bound.")] = "0.001",
     secagg: Annotated[
         bool, typer.Option("--secagg/--no-secagg", help="Mask updates so that the server sees sums only.")
-    ] = False,
+    ] = True,
     engine: Annotated[str, typer.Option(help="local (this process) or ray.")] = "local",
     setting: Annotated[
         list[str] | None,

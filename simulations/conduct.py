@@ -11,13 +11,13 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from privacy.errors import LocalProtocolError, QuorumError
-from privacy.secagg.context import Roster as KeyRoster
+from privacy.errors import QuorumError
 from privacy.store.run_folder import METRICS_FILE, RunFolder
 from server.exchange import Egress, Exchange, Sleep, Timing
 from server.roster import Roster, call
 from server.rounds import FLOOR, Driver, RoundRecord, Schedule
 from server.secure import SecureCollector
+from simulations.identities import Identities
 from simulations.job import Job
 from simulations.progress import Observer
 from simulations.reference import initial_model
@@ -49,7 +49,6 @@ def train_over(
     *,
     loss_of: Callable[[Vector], float],
     sleep: Sleep,
-    keys: KeyRoster | None = None,
 ) -> Trained:
     """Calls the roll and runs the rounds over a grid.
 
@@ -60,11 +59,10 @@ def train_over(
       observer: Told what happens.
       loss_of: The experimenter's loss of a model; no app is asked for it.
       sleep: Waits for seconds.
-      keys: Identity keys of the federation, where the job asks for secure aggregation.
 
     Raises:
       QuorumError: Too few sites answered the roll call, or no round was completed.
-      LocalProtocolError: The job asks for secure aggregation and there are no keys for it.
+      ConfigError: The job asks for secure aggregation and the folder holds no identity keys.
     """
     timing = Timing(deadline=job.deadline)
     observer.step("calling the roll")
@@ -90,8 +88,7 @@ def train_over(
         weights,
     )
     if job.secagg:
-        if keys is None:  # never a silent downgrade to updates in the clear
-            raise LocalProtocolError("the job asks for secure aggregation, and nobody has identity keys")
+        keys = Identities(folder.path).roster  # raises without keys: never a silent downgrade to updates in the clear
         driver.collect = SecureCollector(
             exchange, job.algorithm, keys, weights, job.digest, job.scenario.name, folder.path.name
         ).collect

@@ -4,7 +4,6 @@ The apps are the same in all three, and so is everything around them (``simulati
 """
 
 import logging
-import os
 import secrets
 import signal
 import threading
@@ -24,6 +23,7 @@ from simulations.job import Job
 from simulations.local_grid import LocalGrid, SiteApp
 from simulations.members import SimulatedMember, fixed_member, member_of
 from simulations.outcome import Outcome
+from simulations.residents import Courier
 from strategies.task import SiteId
 
 Prepare = Callable[[int], Experiment]
@@ -37,7 +37,7 @@ def run_local(prepare: Prepare) -> Outcome:
     job = experiment.job
     apps: dict[int, SiteApp] = {}
     for place, site in enumerate(job.sites):
-        member = member_of(job, experiment.data[site], experiment.folder.path, experiment.identities)
+        member = member_of(job, experiment.data[site], experiment.folder.path)
         apps[place + 1] = _faulty(build(fixed_member(member)), job, site)
     grid = LocalGrid(apps, run_id=run_id, node_configs={place: {} for place in apps})
     try:
@@ -76,10 +76,8 @@ def run_ray(prepare: Prepare, job: Job) -> Outcome:
         outcome.append(experiment.run(grid, sleep=sleep))
 
     config: dict[str, Any] = experiment.options.to_run_config()
-    client = build(SimulatedMember(config, str(experiment.folder.path), experiment.identities))
-    # A secure attempt lives in the process that began it, so one worker then plays all sites.
-    cpus = (os.cpu_count() or 1) if job.secagg else 1
-    resources = {"client_resources": {"num_cpus": cpus, "num_gpus": 0.0}}
+    client = Courier(SimulatedMember(config, str(experiment.folder.path)))
+    resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
     try:
         # The ServerApp runs on a thread of Flower's, which a KeyboardInterrupt would leave running to the end.
         with experiment.ending(), _signals(cancelled):

@@ -39,8 +39,9 @@ from server.exchange import Sleep
 from simulations.conduct import Trained, train_over
 from simulations.datasets import SiteData
 from simulations.evidence import predicate
+from simulations.identities import Identities
 from simulations.job import Job
-from simulations.members import Identities, load_member_data, plan_of
+from simulations.members import load_member_data, plan_of
 from simulations.options import Options
 from simulations.outcome import Outcome, Spent
 from simulations.progress import Observer
@@ -62,7 +63,6 @@ class Experiment:
     Attributes:
       engine: ``local``, ``ray`` or ``flwr``.
       run_id: As Flower knows it.
-      identities: Identity keys for this run, if it aggregates securely; never written.
     """
 
     job: Job
@@ -72,7 +72,6 @@ class Experiment:
     observer: Observer
     data: Mapping[SiteId, SiteData]
     folder: RunFolder
-    identities: Identities | None = None
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
@@ -90,8 +89,9 @@ class Experiment:
         for site in job.sites:
             plan_of(job, len(data[site].train.y))
         folder = RunFolder.create(path)
-        identities = Identities.drawn(job.sites, secrets.token_bytes) if job.secagg else None
-        experiment = cls(job, options, engine, run_id, observer, data, folder, identities)
+        if job.secagg:
+            Identities.create(folder.path, job.sites)
+        experiment = cls(job, options, engine, run_id, observer, data, folder)
         experiment.write_status("running")
         if job.record_privacy:
             Ledger(folder.path / LEDGER_FILE)
@@ -114,13 +114,12 @@ class Experiment:
                 self.observer,
                 loss_of=self._loss(),
                 sleep=sleep,
-                keys=None if self.identities is None else self.identities.roster,
             )
             return self.conclude(trained)
 
     @contextmanager
     def ending(self) -> Iterator[None]:
-        """Makes sure that ``run.toml`` says how the run ended, whatever ends it."""
+        """Makes sure that ``run.toml`` says how the run ended and that no identity key stays, whatever ends it."""
         try:
             yield
         except FederationError:
@@ -130,6 +129,8 @@ class Experiment:
             stopped = isinstance(error, KeyboardInterrupt | Interrupted)
             self.write_status("interrupted" if stopped else "failed")
             raise
+        finally:
+            Identities(self.folder.path).erase()
 
     def conclude(self, trained: Trained) -> Outcome:
         """Scores the delivered model beside its references and writes model, report and page."""

@@ -10,7 +10,6 @@ from typing import Any
 import rfc8785
 
 from privacy.errors import ConfigError
-from privacy.secagg.context import MAX_ATTEMPTS
 from server.rounds import FLOOR
 from simulations.faults import check_fault
 from simulations.options import Options, to_number, to_whole
@@ -101,10 +100,8 @@ def resolve(options: Options) -> Job:
     given = {key: to_number(key, value) for key, value in settings.items()}
     algorithm = build(strategy, {**scenario.task.settings_for(strategy), **given})
     if options.secagg and not algorithm.is_sum:
-        raise ConfigError(f"{strategy} needs single updates: it does not pair with --secagg")
-    if options.secagg and training.retries >= MAX_ATTEMPTS:
         raise ConfigError(
-            f"--secagg allows {MAX_ATTEMPTS} attempts at a round: --set retries={MAX_ATTEMPTS - 1} or less"
+            f"{strategy} needs single updates: it does not pair with secure aggregation", hint="Add --no-secagg."
         )
     record_privacy = options.privacy == "record"
     if record_privacy and scenario.record_privacy_refused:

@@ -2,8 +2,7 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
@@ -16,12 +15,11 @@ from clients.training import check_private_model
 from clients.work import Site
 from privacy.dp.plan import RecordPlan
 from privacy.errors import ConfigError
-from privacy.keys.signing import SigningKey
-from privacy.secagg.context import Roster
 from privacy.store.admissions import Admissions
 from privacy.store.ledger import Ledger
 from privacy.store.run_folder import LEDGER_FILE
 from simulations.datasets import SiteData, load_sites
+from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.options import Options
 from strategies.models import build
@@ -60,19 +58,12 @@ class SimulatedMember:
 
     Attributes:
       config: Options in their run-configuration form, or ``None`` to read the node's own run configuration.
-      folder: Run folder, where the ledger is; empty to derive it from the run's id.
-      identities: Identity keys for secure aggregation; a simulation makes everybody's.
+      folder: Run folder, where ledger and identity keys are; empty to derive it from the run's id.
     """
 
-    def __init__(
-        self,
-        config: dict[str, str | int | float | bool] | None = None,
-        folder: str = "",
-        identities: "Identities | None" = None,
-    ) -> None:
+    def __init__(self, config: dict[str, str | int | float | bool] | None = None, folder: str = "") -> None:
         self._config = config
         self._folder = folder
-        self._identities = identities
 
     def __call__(self, context: Context) -> Member:
         """Returns who the node is. Raises: ConfigError: More nodes than sites, or unusable options."""
@@ -81,7 +72,7 @@ class SimulatedMember:
         place = context.node_config.get("partition-id")
         if not isinstance(place, int):
             raise ConfigError("a simulated node has a partition-id")
-        return _member(tuple(sorted(config.items())), folder, place, self._identities)
+        return _member(tuple(sorted(config.items())), folder, place)
 
 
 def folder_of(options: Options, run_id: int) -> Path:
@@ -91,47 +82,23 @@ def folder_of(options: Options, run_id: int) -> Path:
 
 
 @lru_cache(maxsize=32)
-def _member(
-    config: tuple[tuple[str, str | int | float | bool], ...], folder: str, place: int, identities: "Identities | None"
-) -> Member:
+def _member(config: tuple[tuple[str, str | int | float | bool], ...], folder: str, place: int) -> Member:
     job = resolve(Options.from_run_config(dict(config)))
     if place >= len(job.sites):
         raise ConfigError(f"node {place} has no site: {job.scenario.name} has {len(job.sites)}")
-    return member_of(job, load_member_data(job)[job.sites[place]], Path(folder), identities)
+    return member_of(job, load_member_data(job)[job.sites[place]], Path(folder))
 
 
-@dataclass(frozen=True)
-class Identities:
-    """Identity keys of a simulated federation: seeds by site, as sorted pairs so that the value can be a cache key.
+def member_of(job: Job, data: SiteData, folder: Path) -> Member:
+    """Builds the member of a run that holds this data, with ledger and identity key from the run folder.
 
-    At real sites each key is made where it is used and the roster is signed by officers; here one process plays all.
+    Raises: ConfigError: The job aggregates securely and the folder holds no key for the site.
     """
-
-    seeds: tuple[tuple[SiteId, bytes], ...] = field(repr=False)
-
-    @classmethod
-    def drawn(cls, sites: Sequence[SiteId], entropy: Callable[[int], bytes]) -> "Identities":
-        """Draws a key for each site."""
-        return cls(tuple((site, entropy(32)) for site in sorted(sites)))
-
-    def key(self, site: SiteId) -> SigningKey:
-        """Returns a site's identity key."""
-        return SigningKey(dict(self.seeds)[site])
-
-    @property
-    def roster(self) -> Roster:
-        """Public keys, as every site pins them."""
-        return Roster(1, {site: self.key(site).public_key for site, _ in self.seeds})
-
-
-def member_of(job: Job, data: SiteData, folder: Path, identities: Identities | None = None) -> Member:
-    """Builds the member of a run that holds this data, with the run's ledger if anything is to be debited."""
     site = site_of(job, data)
     ledger = Ledger(folder / LEDGER_FILE) if site.plan is not None else None
     secure: SecureSite | None = None
     if job.secagg:
-        if identities is None:
-            raise ConfigError("secure aggregation needs identity keys, and this engine has none")
+        identities = Identities(folder)
         admissions = Admissions(folder / LEDGER_FILE)
         secure = SecureSite(site.id, identities.key(site.id), identities.roster, admissions, time.monotonic)
     return Member(site, ledger, job.digest, secure)

@@ -35,7 +35,7 @@ class Options:
     privacy: str = "record"
     epsilon: Decimal = Decimal(1)
     delta: Decimal = Decimal("0.001")
-    secagg: bool = False
+    secagg: bool = True
     settings: Mapping[str, str] = field(default_factory=dict)
     out: str = ""
 

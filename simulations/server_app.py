@@ -25,11 +25,6 @@ def main(grid: Grid, context: Context) -> None:
         job = resolve(options)
         if job.faults:
             raise ConfigError("fault.SITE works with `collegium simulate` only")
-        if job.secagg:
-            raise ConfigError(
-                "secagg works with `collegium simulate` only",
-                hint="`flwr run` may hand the messages of one site to several processes.",
-            )
         experiment = Experiment.prepare(
             job,
             options,

@@ -13,14 +13,15 @@ from flwr.app import ConfigRecord, Context, Message
 
 from clients.app import build
 from clients.work import contribute
-from privacy.errors import LocalProtocolError
+from privacy.errors import ConfigError
 from privacy.store.ledger import Ledger
 from privacy.store.run_folder import LEDGER_FILE, RunFolder
 from server.rounds import RoundRecord
 from simulations.conduct import Trained, train_over
+from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.local_grid import LocalGrid, SiteApp
-from simulations.members import Identities, fixed_member, load_member_data, member_of, site_of
+from simulations.members import fixed_member, load_member_data, member_of, site_of
 from simulations.options import Options
 from simulations.reference import federate, initial_model
 from simulations.scores import Scorer
@@ -80,16 +81,16 @@ def run(
 ) -> tuple[Trained, dict[SiteId, list[bytes]], Quiet]:
     data = load_member_data(job)
     made = RunFolder.create(folder)
-    identities = Identities.drawn(job.sites, lambda n: bytes(np.random.default_rng().bytes(n))) if job.secagg else None
+    if job.secagg:
+        Identities.create(made.path, job.sites)
     sent: dict[SiteId, list[bytes]] = {site: [] for site in job.sites}
     apps: dict[int, SiteApp] = {}
     for place, site in enumerate(job.sites):
-        member = member_of(job, data[site], made.path, identities)
+        member = member_of(job, data[site], made.path)
         apps[place + 1] = Tap(build(fixed_member(member)), sent[site], (drop or {}).get(site, ""))
     grid = LocalGrid(apps, run_id=7, node_configs={place: {} for place in apps})
     observer = Quiet()
-    keys = None if identities is None else identities.roster
-    trained = train_over(grid, job, made, observer, loss_of=lambda _model: 0.0, sleep=_sleep, keys=keys)
+    trained = train_over(grid, job, made, observer, loss_of=lambda _model: 0.0, sleep=_sleep)
     grid.close()
     return trained, sent, observer
 
@@ -177,8 +178,8 @@ def test_a_member_set_up_for_masks_answers_nothing_in_the_clear(tmp_path: Path) 
     plain = replace(job, secagg=False)
     data = load_member_data(job)
     made = RunFolder.create(tmp_path / "run")
-    identities = Identities.drawn(job.sites, lambda n: bytes(np.random.default_rng().bytes(n)))
-    members = [replace(member_of(job, data[site], made.path, identities), job=plain.digest) for site in job.sites]
+    Identities.create(made.path, job.sites)
+    members = [replace(member_of(job, data[site], made.path), job=plain.digest) for site in job.sites]
     apps: dict[int, SiteApp] = {place + 1: build(fixed_member(member)) for place, member in enumerate(members)}
     grid = LocalGrid(apps, run_id=7, node_configs={place: {} for place in apps})
     with pytest.raises(Exception, match="no model was made") as caught:
@@ -194,5 +195,5 @@ def test_a_secure_job_without_keys_stops_and_does_not_go_on_in_the_clear(tmp_pat
         for place, site in enumerate(job.sites)
     }
     grid = LocalGrid(apps, run_id=7, node_configs={place: {} for place in apps})
-    with pytest.raises(LocalProtocolError, match="identity keys"):
+    with pytest.raises(ConfigError, match="identity keys"):
         train_over(grid, job, RunFolder.create(tmp_path / "run"), Quiet(), loss_of=lambda _model: 0.0, sleep=_sleep)

@@ -48,7 +48,7 @@ def test_json_fits_its_schema(run: tuple[dict[str, Any], Path]) -> None:
     assert result["run"] == str(folder)
     assert [site["id"] for site in result["sites"]] == ["cleveland", "hungarian", "switzerland", "va"]
     assert result["protections"] == {
-        "secagg": False, "record_dp": True, "site_dp": False, "distributed_dp": False, "tls": False
+        "secagg": True, "record_dp": True, "site_dp": False, "distributed_dp": False, "tls": False
     }  # fmt: skip
     for site in result["sites"][:3]:
         (claim,) = site["privacy"]
@@ -178,19 +178,21 @@ def test_banks_without_its_data_says_how_to_get_it(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-def test_too_few_survivors_stop_with_4_and_keep_the_ledger(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("masks", "paid"), [("--no-secagg", 17), ("--secagg", 0)])
+def test_too_few_survivors_stop_with_4_and_keep_the_ledger(masks: str, paid: int, tmp_path: Path) -> None:
+    """In the clear the updates had left and are paid for; under masks the attempts ended before anything could."""
     faults = ("--set", "fault.va=raises", "--set", "fault.cleveland=raises")
-    done = collegium("simulate", "hospitals", "--out", "run", *faults, cwd=tmp_path)
+    done = collegium("simulate", "hospitals", "--out", "run", masks, *faults, cwd=tmp_path)
     assert done.returncode == 4, done.stderr
     assert "no model was made" in done.stderr
     assert tomllib.loads((tmp_path / "run" / "run.toml").read_text())["status"] == "stopped"
-    assert Ledger(tmp_path / "run" / "ledger.db").executed("hungarian") == 17
+    assert Ledger(tmp_path / "run" / "ledger.db").executed("hungarian") == paid
     assert not (tmp_path / "run" / "report.html").exists()
 
 
 @pytest.mark.parametrize(
     ("fault", "reason"),
-    [("silent", "no answer within 3 s"), ("late:4", "no answer within 3 s"), ("nan", "not finite")],
+    [("silent", "no answer within 3 s"), ("late:4", "no answer within 3 s"), ("nan", "without va: ADV")],
 )
 def test_one_hospital_that_goes_wrong_does_not_stop_the_others(fault: str, reason: str, tmp_path: Path) -> None:
     settings = ("--set", f"fault.va={fault}", "--set", "deadline=3", "--rounds", "3")
