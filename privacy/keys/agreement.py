@@ -61,9 +61,8 @@ def agree(private: Secret, public: bytes) -> Secret:
     """
     check_public(public)
     try:
-        shared = X25519PrivateKey.from_private_bytes(private.reveal()).exchange(
-            X25519PublicKey.from_public_bytes(public)
-        )
+        peer = X25519PublicKey.from_public_bytes(public)
+        shared = X25519PrivateKey.from_private_bytes(private.reveal()).exchange(peer)
     except ValueError:
         raise RemoteProtocolError("an X25519 key gives an all-zero secret") from None
     return Secret(shared)

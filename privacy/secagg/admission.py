@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from privacy.errors import ConfigError, RemoteProtocolError, SensitivityError
+from privacy.errors import ConfigError, SensitivityError
 from privacy.keys.signing import SigningKey
+from privacy.secagg.checked import refuse_unless
 from privacy.secagg.context import MIN_SITES, Roster, RoundContext, default_n_c, model_root, region_digest
 from privacy.secagg.encoding import Entropy
-from privacy.secagg.suite import CryptoSuite
+from privacy.secagg.suite import RealSuite
 from privacy.secagg.wire import Start
 
 
@@ -36,10 +37,9 @@ class SitePolicy:
     def check(self, context: RoundContext) -> None:
         """Refuses a context that protects less; raises RemoteProtocolError."""
         wanted = default_n_c(len(context.cohort)) if self.n_c is None else self.n_c
-        if context.thresholds.n_c < wanted or context.thresholds.min_survivors < self.min_survivors:
-            raise RemoteProtocolError("the context's thresholds are below this site's floor")
-        if self.fixed_set and not context.fixed_set:
-            raise RemoteProtocolError("this site takes part with one fixed set only")
+        enough = context.thresholds.n_c >= wanted and context.thresholds.min_survivors >= self.min_survivors
+        refuse_unless(enough, "the context's thresholds are below this site's floor")
+        refuse_unless(context.fixed_set or not self.fixed_set, "this site takes part with one fixed set only")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ClientConfig:
     job: bytes
     admitted: Mapping[bytes, tuple[int, int]]
     entropy: Entropy = field(repr=False)
-    suite: CryptoSuite = field(repr=False)
+    suite: RealSuite = field(repr=False)
     policy: SitePolicy = SitePolicy()
 
     def __post_init__(self) -> None:
@@ -84,12 +84,6 @@ class LocalInput:
     vectors: Mapping[int, NDArray[np.int64]] = field(repr=False)
     plan_digest: bytes
     values_digests: Mapping[int, bytes]
-
-
-def refuse_unless(condition: bool, why: str) -> None:
-    """Raises RemoteProtocolError with ``why`` unless the condition holds."""
-    if not condition:
-        raise RemoteProtocolError(why)
 
 
 def admit(config: ClientConfig, own: LocalInput, message: Start) -> RoundContext:

@@ -11,8 +11,8 @@ from typing import Literal
 
 from privacy.keys.agreement import Secret
 from privacy.secagg.encoding import digest, labelled, u64
-from privacy.secagg.masks import Mask
-from privacy.secagg.suite import CryptoSuite
+from privacy.secagg.masks import Mask, Sign
+from privacy.secagg.suite import RealSuite
 from privacy.secagg.wire import Advert, Sealed
 
 
@@ -21,7 +21,7 @@ def advert_message(ctx: bytes, site: str, c: bytes, s: bytes) -> bytes:
     return labelled("adv", digest("adv", ctx, site.encode(), c, s))
 
 
-def pair_sign(me: str, other: str) -> Literal[1, -1]:
+def pair_sign(me: str, other: str) -> Sign:
     """Returns +1 if ``me`` adds the mask it has with ``other`` (§4.2): the smaller id adds."""
     return 1 if me < other else -1
 
@@ -78,22 +78,13 @@ class Bindings:
         """Returns what a CON signs (§3.7)."""
         return labelled("u3", self._bound("u3", *(site.encode() for site in sorted(survivors))))
 
-    def self_mask(
-        self, suite: CryptoSuite, b: Secret, site: str, regions: tuple[int, ...], sign: Literal[1, -1]
-    ) -> Mask:
+    def self_mask(self, suite: RealSuite, b: Secret, site: str, regions: tuple[int, ...], sign: Sign) -> Mask:
         """Returns the mask under ``b`` of ``site`` over ``regions`` (§4.2)."""
         key = suite.kdf(b.reveal(), "self-mask", digest("self", self.ctx, self.u1h, site.encode()))
         return Mask(key, sign, regions)
 
     def pair_mask(
-        self,
-        suite: CryptoSuite,
-        private: Secret,
-        owner: str,
-        other: str,
-        *,
-        regions: tuple[int, ...],
-        sign: Literal[1, -1],
+        self, suite: RealSuite, private: Secret, owner: str, other: str, *, regions: tuple[int, ...], sign: Sign
     ) -> Mask:
         """Returns the mask of two sites over ``regions`` (§4.2).
 

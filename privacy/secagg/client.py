@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 from privacy.errors import RemoteProtocolError, SensitivityError
 from privacy.keys.agreement import Secret, check_public
 from privacy.secagg import effects, wire
-from privacy.secagg.admission import ClientConfig, LocalInput, admit, refuse_unless
+from privacy.secagg.admission import ClientConfig, LocalInput, admit
 from privacy.secagg.bindings import Bindings, advert_message, pair_sign, y_digests
+from privacy.secagg.checked import refuse_unless
 from privacy.secagg.context import RoundContext
 from privacy.secagg.dealing import deal, naming, open_shares
 from privacy.secagg.encoding import draw
@@ -34,11 +35,6 @@ class Phase(StrEnum):
     SIGNED = "SIGNED"
     DONE = "DONE"
     ABORTED = "ABORTED"
-
-
-@dataclass(frozen=True)
-class _Idle:
-    own: LocalInput
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ class _Signed:
     survivors: tuple[str, ...]
 
 
-_Memory = _Idle | _Advertised | _Shared | _Masked | _Signed
+_Memory = LocalInput | _Advertised | _Shared | _Masked | _Signed
 
 
 @dataclass(frozen=True)
@@ -101,9 +97,12 @@ class ClientState:
     reply: bytes = field(default=b"", repr=False)
 
 
+_Result = tuple[ClientState, tuple[effects.Effect, ...]]
+
+
 def idle(own: LocalInput) -> ClientState:
     """Returns the state before START."""
-    return ClientState(Phase.IDLE, _Idle(own))
+    return ClientState(Phase.IDLE, own)
 
 
 class _Outcome(NamedTuple):
@@ -122,9 +121,7 @@ class Transition:
     waits: str = ""
 
 
-def step(
-    config: ClientConfig, state: ClientState, event: effects.ProtocolEvent
-) -> tuple[ClientState, tuple[effects.Effect, ...]]:
+def step(config: ClientConfig, state: ClientState, event: effects.ProtocolEvent) -> _Result:
     """Takes one event.
 
     Guarantees: no bytes make it raise; a message is accepted in one state only; a state without a way on holds no
@@ -149,7 +146,7 @@ def step(
             return state, ()
 
 
-def _receive(config: ClientConfig, state: ClientState, data: bytes) -> tuple[ClientState, tuple[effects.Effect, ...]]:
+def _receive(config: ClientConfig, state: ClientState, data: bytes) -> _Result:
     mark = hashlib.sha256(data).digest()
     if state.accepted[-1:] == (mark,):
         return state, (effects.Send(state.reply),)  # §3: a repetition gets the same bytes
@@ -162,8 +159,7 @@ def _receive(config: ClientConfig, state: ClientState, data: bytes) -> tuple[Cli
         message = wire.decode(data)
         if message.ctx != state.ctx and not (state.phase is Phase.IDLE and isinstance(message, wire.Start)):
             return state, ()  # §3: another attempt's message
-        if not isinstance(message, row.accepts):
-            raise RemoteProtocolError(f"{message.kind} is not expected in {state.phase}")  # noqa: TRY301 -- one way to abort
+        refuse_unless(isinstance(message, row.accepts), f"{message.kind} is not expected in {state.phase}")
         outcome = row.act(config, state.memory, message)
     except (RemoteProtocolError, SensitivityError) as error:
         return _abort(str(error), getattr(error, "site_id", ""))
@@ -177,22 +173,19 @@ def _receive(config: ClientConfig, state: ClientState, data: bytes) -> tuple[Cli
     return ClientState(row.goes_to, outcome.memory, message.ctx, accepted, reply), (*record, effects.Send(reply), after)
 
 
-def _abort(reason: str, site: str = "") -> tuple[ClientState, tuple[effects.Effect, ...]]:
+def _abort(reason: str, site: str = "") -> _Result:
     return ClientState(Phase.ABORTED, None), (effects.Audit("aborted", site, reason), effects.Aborted(reason, site))
 
 
-def _on_start(config: ClientConfig, memory: _Idle, message: wire.Start) -> _Outcome:
-    context = admit(config, memory.own, message)
+def _on_start(config: ClientConfig, own: LocalInput, message: wire.Start) -> _Outcome:
+    context = admit(config, own, message)
     c, s = Secret(draw(config.entropy, 32)), Secret(draw(config.entropy, 32))  # §4.7
     public_c, public_s = config.suite.public(c), config.suite.public(s)
     signature = config.suite.sign(config.key, advert_message(context.digest, config.site, public_c, public_s))
-    advert = wire.Advert(public_c, public_s, signature)
+    after = _Advertised(context, own, c, s, wire.Advert(public_c, public_s, signature))
+    reply = wire.Adv(context.digest, config.site, public_c, public_s, signature)
     record = effects.Attempt(context.run, context.round, context.attempt)
-    return _Outcome(
-        _Advertised(context, memory.own, c, s, advert),
-        wire.Adv(context.digest, config.site, public_c, public_s, signature),
-        record,
-    )  # §6.1: the record is durable before ADV leaves
+    return _Outcome(after, reply, record)  # §6.1: the record is durable before ADV leaves
 
 
 def _on_keys(config: ClientConfig, memory: _Advertised, message: wire.Keys) -> _Outcome:
@@ -213,11 +206,8 @@ def _on_keys(config: ClientConfig, memory: _Advertised, message: wire.Keys) -> _
     refuse_unless(bool(active), "no region has enough holders in U1")
     bindings = Bindings(context.digest, keys)
     b = Secret(draw(config.entropy, SECRET_BYTES))  # §4.7
-    message_out, kept, sent = deal(config, context, bindings, c=memory.c, s=memory.s, b=b)
-    return _Outcome(
-        _Shared(context, bindings, active, memory.own, memory.c, memory.s, b, kept, sent),
-        message_out,
-    )
+    reply, kept, sent = deal(config, context, bindings, c=memory.c, s=memory.s, b=b)
+    return _Outcome(_Shared(context, bindings, active, memory.own, memory.c, memory.s, b, kept, sent), reply)
 
 
 def _on_fwd(config: ClientConfig, memory: _Shared, message: wire.Fwd) -> _Outcome:

@@ -6,27 +6,15 @@ there is no flag for fewer than three sites.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
 from functools import cached_property
 from typing import Any
 
 from privacy.errors import ConfigError, RemoteProtocolError
 from privacy.keys.signing import PUBLIC_KEY_BYTES
-from privacy.secagg.encoding import (
-    digest,
-    dumps,
-    exactly,
-    flag,
-    in_order,
-    is_site_id,
-    listing,
-    loads,
-    number,
-    octets,
-    sites,
-    text,
-    u64,
-)  # fmt: skip
+from privacy.secagg import checked
+from privacy.secagg.checked import refuse_unless
+from privacy.secagg.encoding import digest, dumps, in_order, is_site_id, loads, u64
 
 VERSION = 1
 MIN_SITES = 3
@@ -191,10 +179,6 @@ class Durations:
     surv: int
     sigs: int
 
-    def listed(self) -> list[int]:
-        """Returns them in the order of the messages."""
-        return [self.keys, self.fwd, self.surv, self.sigs]
-
 
 @dataclass(frozen=True)
 class RoundContext:
@@ -232,7 +216,7 @@ class RoundContext:
             raise ConfigError(f"a text of the context has more than {MAX_TEXT} characters")
         if self.bits not in {32, 64} or not 0 <= self.fraction_bits < self.bits:
             raise ConfigError("the ring has 32 or 64 bits, the grid fewer fractional bits than that")
-        if not all(2 <= seconds <= MAX_SECONDS for seconds in self.durations.listed()):
+        if not all(2 <= seconds <= MAX_SECONDS for seconds in astuple(self.durations)):
             raise ConfigError("a site waits between two seconds and a week")
         if not self.regions:
             raise ConfigError("a context has at least one region")
@@ -243,14 +227,13 @@ class RoundContext:
 
     def encode(self) -> bytes:
         """Returns the deterministic CBOR of the map in §2.1."""
-        limits = self.thresholds
         return dumps({
             "version": VERSION, "federation": self.federation, "run": self.run, "round": self.round,
-            "attempt": self.attempt, "roster": self.roster, "cohort": list(self.cohort), "n_c": limits.n_c,
-            "t": limits.t, "min_survivors": limits.min_survivors, "min_cover": limits.min_cover, "bits": self.bits,
-            "fraction_bits": self.fraction_bits, "regions": [_region_map(region) for region in self.regions],
-            "model_root": self.model_root, "job": self.job, "purpose": self.purpose, "asset": self.asset,
-            "durations": self.durations.listed(), "fixed_set": self.fixed_set,
+            "attempt": self.attempt, "roster": self.roster, "cohort": self.cohort, **asdict(self.thresholds),
+            "bits": self.bits, "fraction_bits": self.fraction_bits,
+            "regions": [_region_map(region) for region in self.regions], "model_root": self.model_root,
+            "job": self.job, "purpose": self.purpose, "asset": self.asset, "durations": astuple(self.durations),
+            "fixed_set": self.fixed_set,
         })  # fmt: skip
 
     @classmethod
@@ -259,18 +242,20 @@ class RoundContext:
 
         Raises: RemoteProtocolError: Another encoding, another version, or a rule of §2 is broken.
         """
-        value = exactly(loads(data), _FIELDS)
-        number(value["version"], VERSION, VERSION)
-        limits = (number(value[name], 0, MAX_SITES) for name in ("n_c", "t", "min_survivors", "min_cover"))
+        value = checked.exactly(loads(data), _FIELDS)
+        checked.number(value["version"], VERSION, VERSION)
+        limits = (checked.number(value[name], 0, MAX_SITES) for name in Thresholds.__annotations__)
+        durations = (checked.number(seconds, 2, MAX_SECONDS) for seconds in checked.listing(value["durations"], 4))
         try:
             return cls(
-                text(value["federation"], MAX_TEXT), octets(value["run"]), number(value["round"], 1, 2**32 - 1),
-                number(value["attempt"], 1, MAX_ATTEMPTS), octets(value["roster"]), sites(value["cohort"]),
-                Thresholds(*limits), number(value["bits"], 32, 64), number(value["fraction_bits"], 0, 63),
-                tuple(_region(region) for region in listing(value["regions"])), octets(value["model_root"]),
-                octets(value["job"]), text(value["purpose"], MAX_TEXT), text(value["asset"], MAX_TEXT),
-                Durations(*(number(seconds, 2, MAX_SECONDS) for seconds in listing(value["durations"], 4))),
-                flag(value["fixed_set"]),
+                checked.text(value["federation"], MAX_TEXT), checked.octets(value["run"]),
+                checked.number(value["round"], 1, 2**32 - 1), checked.number(value["attempt"], 1, MAX_ATTEMPTS),
+                checked.octets(value["roster"]), checked.sites(value["cohort"]), Thresholds(*limits),
+                checked.number(value["bits"], 32, 64), checked.number(value["fraction_bits"], 0, 63),
+                tuple(_region(region) for region in checked.listing(value["regions"])),
+                checked.octets(value["model_root"]), checked.octets(value["job"]),
+                checked.text(value["purpose"], MAX_TEXT), checked.text(value["asset"], MAX_TEXT),
+                Durations(*durations), checked.flag(value["fixed_set"]),
             )  # fmt: skip
         except ConfigError as error:
             raise RemoteProtocolError(str(error)) from None
@@ -311,17 +296,13 @@ class RoundContext:
 
         Raises: RemoteProtocolError: Sites from outside, too few, an uncovered region, or not the fixed set.
         """
-        if not set(sites) <= set(within):
-            raise RemoteProtocolError(f"{name} has sites from outside")
-        if len(sites) < self.thresholds.min_survivors:
-            raise RemoteProtocolError(f"{name} has fewer than {self.thresholds.min_survivors} sites")
-        if self.fixed_set and set(sites) != set(self.cohort):
-            raise RemoteProtocolError(f"{name} is not the whole cohort, which this context demands")  # §2.5
+        floors = self.thresholds
+        refuse_unless(set(sites) <= set(within), f"{name} has sites from outside")
+        refuse_unless(len(sites) >= floors.min_survivors, f"{name} has fewer than {floors.min_survivors} sites")
+        fixed = not self.fixed_set or set(sites) == set(self.cohort)
+        refuse_unless(fixed, f"{name} is not the whole cohort, which this context demands")  # §2.5
         weak = self.uncovered(active, sites)
-        if weak is not None:
-            raise RemoteProtocolError(
-                f"{name} leaves region {weak} with fewer than {self.thresholds.min_cover} holders"
-            )
+        refuse_unless(weak is None, f"{name} leaves region {weak} with fewer than {floors.min_cover} holders")
 
     def _cover(self, k: int, sites: Iterable[str]) -> int:
         return len(self._holders[k].intersection(sites))
@@ -335,13 +316,14 @@ _FIELDS = frozenset({"version", *Thresholds.__annotations__, *RoundContext.__ann
 
 
 def _region_map(region: Region) -> dict[str, Any]:
-    return {"holders": list(region.holders), "blocks": [[block.length, block.bound] for block in region.blocks]}
+    return {"holders": region.holders, "blocks": [[block.length, block.bound] for block in region.blocks]}
 
 
 def _region(value: Any) -> Region:
-    region = exactly(value, ("holders", "blocks"))
-    blocks = (listing(block, 2) for block in listing(region["blocks"]))
-    return Region(
-        sites(region["holders"]),
-        tuple(Block(number(length, 1, MAX_ENTRIES), number(bound, 1, 2**63 - 1)) for length, bound in blocks),
-    )
+    region = checked.exactly(value, ("holders", "blocks"))
+    return Region(checked.sites(region["holders"]), tuple(_block(block) for block in checked.listing(region["blocks"])))
+
+
+def _block(value: Any) -> Block:
+    length, bound = checked.listing(value, 2)
+    return Block(checked.number(length, 1, MAX_ENTRIES), checked.number(bound, 1, 2**63 - 1))

@@ -13,16 +13,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from privacy.errors import ConfigError, LocalProtocolError, RemoteProtocolError
+from privacy.errors import ConfigError, RemoteProtocolError
 from privacy.keys.agreement import Secret, check_public
 from privacy.secagg import effects, opening, wire
 from privacy.secagg.bindings import Bindings, advert_message, leaf, y_digests
+from privacy.secagg.checked import refuse_unless
 from privacy.secagg.context import Roster, RoundContext
 from privacy.secagg.encoding import MAX_CONTROL_BYTES
 from privacy.secagg.masks import Mask, apply_streams
 from privacy.secagg.ring import Ring, from_ring, ring_dtype
 from privacy.secagg.shares import combine
-from privacy.secagg.suite import CryptoSuite
+from privacy.secagg.suite import RealSuite
 
 
 class Phase(StrEnum):
@@ -52,7 +53,7 @@ class CoordinatorConfig:
     context: RoundContext
     roster: Roster
     region_digests: tuple[bytes, ...]
-    suite: CryptoSuite = field(repr=False)
+    suite: RealSuite = field(repr=False)
 
     def __post_init__(self) -> None:
         if self.context.roster != self.roster.digest or not set(self.context.cohort) <= set(self.roster.keys):
@@ -81,6 +82,7 @@ class CoordinatorState:
       sums: Running sum by active region, masked.
       dropped: Sites whose message was refused.
       active: Active regions.
+      bindings: To U1; to nobody before SHR.
     """
 
     phase: Phase = Phase.IDLE
@@ -92,14 +94,7 @@ class CoordinatorState:
     sums: Mapping[int, Ring] = field(default_factory=dict, repr=False)
     dropped: frozenset[str] = frozenset()
     active: tuple[int, ...] = ()
-    bindings: Bindings | None = field(default=None, repr=False)
-
-    @property
-    def bound(self) -> Bindings:
-        """Bindings to U1, which exist from SHR on."""
-        if self.bindings is None:
-            raise LocalProtocolError("U1 is not known yet")
-        return self.bindings
+    bindings: Bindings = field(default=Bindings(b"", {}), repr=False)
 
     @property
     def survivors(self) -> tuple[str, ...]:
@@ -163,19 +158,20 @@ def awaited(config: CoordinatorConfig, state: CoordinatorState) -> tuple[str, ..
     return tuple(sorted(set(asked) - set(getattr(state, row.into)) - state.dropped))
 
 
-def _timer(seconds: int, phase: Phase) -> effects.Timer:
-    """§7.1: half of what sites wait; else one that is silent makes all others give up first."""
-    return effects.Timer(seconds // 2, phase)
-
-
 def _begin(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
     context = config.context
-    sends = []
+    messages = {}
     for site in context.cohort:
         held = set(context.held(site))
         others = {k: value for k, value in enumerate(config.region_digests) if k not in held}
-        sends.append(effects.SendTo(site, wire.Start(context.digest, context.encode(), others).encode()))
-    return replace(state, phase=Phase.ADV), (*sends, _timer(context.durations.keys, Phase.ADV))
+        messages[site] = wire.Start(context.digest, context.encode(), others).encode()
+    return _ask(replace(state, phase=Phase.ADV), messages, context.durations.keys)
+
+
+def _ask(state: CoordinatorState, messages: Mapping[str, bytes], seconds: int) -> _Result:
+    """§7.1: waits half as long as sites do; else one that is silent makes all others give up first."""
+    sends = (effects.SendTo(site, data) for site, data in messages.items())
+    return state, (*sends, effects.Timer(seconds // 2, state.phase))
 
 
 def _receive(config: CoordinatorConfig, state: CoordinatorState, data: bytes, sender: str) -> _Result:
@@ -186,8 +182,7 @@ def _receive(config: CoordinatorConfig, state: CoordinatorState, data: bytes, se
         message = wire.decode(data, limit=config.limit)
         if message.ctx != config.context.digest or not isinstance(message, row.accepts):
             return state, ()  # §7.4: of another attempt or phase
-        if message.sender != sender:
-            raise RemoteProtocolError("a message names another site than the one that sent it")  # noqa: TRY301 -- one way to drop
+        refuse_unless(message.sender == sender, "a message names another site than the one that sent it")
         taken, asked = row.take(config, state, message)
     except RemoteProtocolError as error:
         # §7.2
@@ -206,23 +201,17 @@ def _close(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
         return _abort(str(error))
 
 
-def _abort(
-    reason: str, *, site: str = "", region: int | None = None, asked: tuple[effects.Effect, ...] = ()
-) -> _Result:
-    return CoordinatorState(Phase.ABORTED), (
-        *asked,
-        effects.Audit("aborted", site, reason),
-        effects.Aborted(reason, site, region),
-    )
+def _abort(reason: str, *named: effects.Audit, site: str = "", region: int | None = None) -> _Result:
+    audits = (*named, effects.Audit("aborted", site, reason))
+    return CoordinatorState(Phase.ABORTED), (*audits, effects.Aborted(reason, site, region))
 
 
 def _take_adv(config: CoordinatorConfig, state: CoordinatorState, message: wire.Adv) -> _Result:
     advert = wire.Advert(message.c, message.s, message.sig)
     check_public(advert.c)  # §1.6
     check_public(advert.s)
-    known = {key for other in state.adverts.values() for key in (other.c, other.s)}
-    if advert.c == advert.s or {advert.c, advert.s} & known:
-        raise RemoteProtocolError("a key occurs twice")
+    every = [key for one in (*state.adverts.values(), advert) for key in (one.c, one.s)]
+    refuse_unless(len(set(every)) == len(every), "a key occurs twice")
     signed = advert_message(message.ctx, message.sender, advert.c, advert.s)
     config.suite.verify(config.roster.keys[message.sender], advert.sig, signed)
     return replace(state, adverts={**state.adverts, message.sender: advert}), ()
@@ -233,19 +222,17 @@ def _close_adv(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
     u1 = tuple(sorted(state.adverts))
     context.check_set("U1", u1, context.cohort)  # §7.1
     active = context.active(u1)  # §7.3
-    if not active:
-        return _abort("no region has enough holders in U1")
+    refuse_unless(bool(active), "no region has enough holders in U1")
     data = wire.Keys(context.digest, state.adverts).encode()
     after = replace(state, phase=Phase.SHR, active=active, bindings=Bindings(context.digest, state.adverts))
-    return after, (*(effects.SendTo(u, data) for u in u1), _timer(context.durations.fwd, Phase.SHR))
+    return _ask(after, dict.fromkeys(u1, data), context.durations.fwd)
 
 
 def _take_shr(config: CoordinatorConfig, state: CoordinatorState, message: wire.Shr) -> _Result:
-    bindings = state.bound
-    if set(message.to) != set(bindings.u1):
-        raise RemoteProtocolError("the shares are not for U1")
-    if any(bool(sealed.ct) is (u == message.sender) for u, sealed in message.to.items()):
-        raise RemoteProtocolError("a ciphertext is missing, or one is for the sender itself")
+    bindings = state.bindings
+    refuse_unless(set(message.to) == set(bindings.u1), "the shares are not for U1")
+    without = [u for u, sealed in message.to.items() if not sealed.ct]
+    refuse_unless(without == [message.sender], "a ciphertext is missing, or one is for the sender itself")
     leaves = [leaf(u, message.to[u]) for u in bindings.u1]
     signed = bindings.shr_message(message.sender, message.bcom, leaves)
     config.suite.verify(config.roster.keys[message.sender], message.sig, signed)
@@ -253,32 +240,31 @@ def _take_shr(config: CoordinatorConfig, state: CoordinatorState, message: wire.
 
 
 def _close_shr(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
-    context, bindings = config.context, state.bound
+    context, bindings = config.context, state.bindings
     u2 = tuple(sorted(state.shr))
     lost = context.uncovered(state.active, u2)
     if lost is not None:
         return _abort(f"region {lost} has too few holders left after SHR", region=lost)  # §7.3
     context.check_set("U2", u2, bindings.u1)  # §7.1
     leaves = {u: tuple(leaf(v, state.shr[u].to[v]) for v in bindings.u1) for u in u2}
-    sends = []
+    messages = {}
     for recipient in u2:
         senders = {u: wire.Forwarded(m.bcom, m.to[recipient], leaves[u], m.sig) for u, m in state.shr.items()}
-        sends.append(effects.SendTo(recipient, wire.Fwd(context.digest, senders).encode()))
+        messages[recipient] = wire.Fwd(context.digest, senders).encode()
     zeros = {k: np.zeros(context.regions[k].length, dtype=ring_dtype(context.bits)) for k in state.active}
-    return replace(state, phase=Phase.MSK, sums=zeros), (*sends, _timer(context.durations.surv, Phase.MSK))
+    return _ask(replace(state, phase=Phase.MSK, sums=zeros), messages, context.durations.surv)
 
 
 def _take_msk(config: CoordinatorConfig, state: CoordinatorState, message: wire.Msk) -> _Result:
-    dtype = ring_dtype(config.context.bits)
-    if tuple(message.y) != config.context.carried(state.active, message.sender):
-        raise RemoteProtocolError("the vectors are not those of the active regions that the site holds")
-    if any(len(value) != state.sums[k].nbytes for k, value in message.y.items()):
-        raise RemoteProtocolError("a masked vector has the wrong length")
+    carried = config.context.carried(state.active, message.sender)
+    refuse_unless(tuple(message.y) == carried, "the vectors are not those of the active regions that the site holds")
+    whole = all(len(value) == state.sums[k].nbytes for k, value in message.y.items())
+    refuse_unless(whole, "a masked vector has the wrong length")
     digests = y_digests(message.y)
-    signed = state.bound.msk_message(message.sender, digests)
+    signed = state.bindings.msk_message(message.sender, digests)
     config.suite.verify(config.roster.keys[message.sender], message.sig, signed)
     for k, value in message.y.items():
-        state.sums[k][:] += np.frombuffer(value, dtype=dtype)  # §4.4: added on arrival, not kept
+        state.sums[k][:] += np.frombuffer(value, dtype=state.sums[k].dtype)  # §4.4: added on arrival, not kept
     return replace(state, msk={**state.msk, message.sender: (digests, message.sig)}), ()
 
 
@@ -289,65 +275,56 @@ def _close_msk(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
         return _abort(f"region {lost} has too few holders left after MSK", region=lost)  # §7.3
     context.check_set("U3", survivors, tuple(state.shr))  # §7.1
     data = wire.Surv(context.digest, survivors).encode()
-    after = replace(state, phase=Phase.CON)
-    return after, (*(effects.SendTo(u, data) for u in survivors), _timer(context.durations.sigs, Phase.CON))
+    return _ask(replace(state, phase=Phase.CON), dict.fromkeys(survivors, data), context.durations.sigs)
 
 
 def _take_con(config: CoordinatorConfig, state: CoordinatorState, message: wire.Con) -> _Result:
-    signed = state.bound.survivors_message(state.survivors)
+    signed = state.bindings.survivors_message(state.survivors)
     config.suite.verify(config.roster.keys[message.sender], message.sig, signed)
     return replace(state, con={**state.con, message.sender: message.sig}), ()
 
 
 def _close_con(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
     context = config.context
-    if len(state.con) < context.thresholds.t:
-        return _abort("fewer sites than the threshold signed the survivors")  # §7.1
+    refuse_unless(len(state.con) >= context.thresholds.t, "fewer sites than the threshold signed the survivors")  # §7.1
     data = wire.Sigs(context.digest, state.con).encode()
-    after = replace(state, phase=Phase.UNM)
-    return after, (
-        *(effects.SendTo(u, data) for u in sorted(state.con)),
-        _timer(context.durations.sigs, Phase.UNM),
-    )
+    return _ask(replace(state, phase=Phase.UNM), dict.fromkeys(sorted(state.con), data), context.durations.sigs)
 
 
 def _take_unm(config: CoordinatorConfig, state: CoordinatorState, message: wire.Unm) -> _Result:
     del config
-    if set(message.shares) != set(state.shr):
-        raise RemoteProtocolError("the shares are not those of U2")
+    refuse_unless(set(message.shares) == set(state.shr), "the shares are not those of U2")
     good: dict[str, bytes] = {}
-    bad: list[str] = []
+    audits = []
     for dealer, share in message.shares.items():
         sealed = state.shr[dealer].to[message.sender]
         label: Literal["bshare", "sshare"] = "bshare" if dealer in state.msk else "sshare"
         dealt = sealed.bshare if label == "bshare" else sealed.sshare
-        if state.bound.share_commitment(label, dealer, message.sender, share) == dealt:
+        if state.bindings.share_commitment(label, dealer, message.sender, share) == dealt:
             good[dealer] = share
-        else:
-            bad.append(dealer)  # §4.5: dropped, its sender named
-    audits = tuple(effects.Audit("bad_share", message.sender, f"not the share that {dealer} dealt") for dealer in bad)
-    return replace(state, unm={**state.unm, message.sender: good}), audits
+        else:  # §4.5: dropped, its sender named
+            audits.append(effects.Audit("bad_share", message.sender, f"not the share that {dealer} dealt"))
+    return replace(state, unm={**state.unm, message.sender: good}), tuple(audits)
 
 
 def _close_unm(config: CoordinatorConfig, state: CoordinatorState) -> _Result:
     context = config.context
-    if len(state.unm) < context.thresholds.t:
-        return _abort("fewer sites than the threshold revealed their shares")  # §7.1
-    view = opening.View(context, state.bound, state.active, config.suite)
+    t = context.thresholds.t
+    refuse_unless(len(state.unm) >= t, "fewer sites than the threshold revealed their shares")  # §7.1
+    view = opening.View(context, state.bindings, state.active, config.suite)
     masks: list[Mask] = []
     for dealer in sorted(state.shr):
         shares = {context.place(u): given[dealer] for u, given in state.unm.items() if dealer in given}
-        if len(shares) < context.thresholds.t:
-            return _abort(f"fewer good shares than the threshold for {dealer}")
+        refuse_unless(len(shares) >= t, f"fewer good shares than the threshold for {dealer}")
         try:
-            secret = Secret(combine(shares, context.thresholds.t))
+            secret = Secret(combine(shares, t))
             if dealer in state.msk:
                 masks.append(opening.of_seed(view, dealer, secret, state.shr[dealer].bcom))
             else:
                 masks += opening.of_private_key(view, dealer, secret, state.survivors)
         except RemoteProtocolError as error:
             named = effects.Audit("bad_dealer", dealer, str(error))  # §4.5
-            return _abort(f"the shares that {dealer} dealt do not open its secret", site=dealer, asked=(named,))
+            return _abort(f"the shares that {dealer} dealt do not open its secret", named, site=dealer)
     apply_streams(state.sums, masks, context.bits, config.suite.stream)
     sums = {k: from_ring(residues, context.bits) for k, residues in state.sums.items()}  # §4.6
     finished = effects.Finished(state.survivors, sums, _transcript(config, state))

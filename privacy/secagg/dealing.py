@@ -5,8 +5,9 @@ from contextlib import contextmanager
 
 from privacy.errors import RemoteProtocolError
 from privacy.keys.agreement import Secret
-from privacy.secagg.admission import ClientConfig, refuse_unless
+from privacy.secagg.admission import ClientConfig
 from privacy.secagg.bindings import Bindings, leaf
+from privacy.secagg.checked import refuse_unless
 from privacy.secagg.context import RoundContext
 from privacy.secagg.shares import SHARE_BYTES, check_share, split
 from privacy.secagg.wire import Forwarded, Sealed, Shr

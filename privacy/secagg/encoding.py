@@ -7,7 +7,7 @@ it read. Whatever a stranger sends ends in a value or a ``RemoteProtocolError``.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -145,74 +145,3 @@ class _Reader:
             _refuse("a message is cut short")
         self._place += size
         return self._data[self._place - size : self._place]
-
-
-def exactly(value: Any, names: Iterable[str]) -> Mapping[str, Any]:
-    """Returns ``value`` if it is a map with exactly these keys. This and what follows raise RemoteProtocolError."""
-    if not isinstance(value, dict) or set(value) != set(names):
-        _refuse("a message does not have the fields of its kind")
-    return value
-
-
-def number(value: Any, low: int, high: int) -> int:
-    """Returns ``value`` if it is an integer with ``low <= value <= high``."""
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        _refuse("a number is missing or out of its range")
-    return value
-
-
-def flag(value: Any) -> bool:
-    """Returns ``value`` if it is a boolean."""
-    if not isinstance(value, bool):
-        _refuse("a boolean is missing")
-    return value
-
-
-def octets(value: Any, size: int | None = None) -> bytes:
-    """Returns ``value`` if it is bytes, of that size if one is given."""
-    if not isinstance(value, bytes) or (size is not None and len(value) != size):
-        _refuse("a byte string is missing or has the wrong length")
-    return value
-
-
-def text(value: Any, most: int) -> str:
-    """Returns ``value`` if it is text of at most ``most`` characters."""
-    if not isinstance(value, str) or len(value) > most:
-        _refuse("a text is missing or too long")
-    return value
-
-
-def listing(value: Any, size: int | None = None) -> list[Any]:
-    """Returns ``value`` if it is a list, of that size if one is given."""
-    if not isinstance(value, list) or (size is not None and len(value) != size):
-        _refuse("a list is missing or has the wrong length")
-    return value
-
-
-def site(value: Any) -> str:
-    """Returns ``value`` if it is a site id (§1.5)."""
-    if not isinstance(value, str) or not is_site_id(value):
-        _refuse("a site id is missing or malformed")
-    return value
-
-
-def sites(value: Any) -> tuple[str, ...]:
-    """Returns a list of site ids in order, without repetition (§1.5)."""
-    listed = tuple(site(item) for item in listing(value))
-    if not in_order(listed):
-        _refuse("a list of sites is not sorted, or repeats one")
-    return listed
-
-
-def by_site(value: Any) -> dict[str, Any]:
-    """Returns a map whose keys are site ids, in the order of their bytes."""
-    if not isinstance(value, dict):
-        _refuse("a map of sites is missing")
-    return {site(key): value[key] for key in sorted(value)}
-
-
-def by_region(value: Any, size: int | None = None) -> dict[int, bytes]:
-    """Returns a map from region number, written in decimal, to bytes, in ascending order."""
-    if not isinstance(value, dict) or not all(re.fullmatch(r"0|[1-9][0-9]{0,5}", key) for key in value):
-        _refuse("a map of regions is missing or malformed")
-    return {int(key): octets(value[key], size) for key in sorted(value, key=int)}

@@ -8,7 +8,7 @@ from privacy.keys.agreement import Secret
 from privacy.secagg.bindings import Bindings, pair_sign
 from privacy.secagg.context import RoundContext
 from privacy.secagg.masks import Mask
-from privacy.secagg.suite import CryptoSuite
+from privacy.secagg.suite import RealSuite
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class View:
     context: RoundContext
     bindings: Bindings = field(repr=False)
     active: tuple[int, ...]
-    suite: CryptoSuite = field(repr=False)
+    suite: RealSuite = field(repr=False)
 
 
 def of_seed(view: View, site: str, b: Secret, bcom: bytes) -> Mask:

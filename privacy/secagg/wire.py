@@ -1,8 +1,8 @@
 """The ten messages of FSA1 as values, and their only encoding (§1.4, §3).
 
-A message is its class: every field is annotated with how it is written and read. Decoding checks types, sizes and
-order, nothing else: whether a message may be believed is for the machine that asked for it. Region numbers are keys
-of maps and therefore decimal text.
+A message is its class, and every field is annotated with what reads it. Decoding checks types, sizes and order,
+nothing else: whether a message may be believed is for the machine that asked for it. Region numbers are keys of maps
+and therefore decimal text.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,33 +11,15 @@ from functools import cache, partial
 from typing import Annotated, Any, ClassVar, get_type_hints
 
 from privacy.errors import RemoteProtocolError
+from privacy.secagg import checked
 from privacy.secagg.context import DIGEST_BYTES
-from privacy.secagg.encoding import (
-    MAX_CONTROL_BYTES,
-    by_region,
-    by_site,
-    dumps,
-    exactly,
-    listing,
-    loads,
-    octets,
-    site,
-    sites,
-)
+from privacy.secagg.encoding import MAX_CONTROL_BYTES, dumps, loads
 from privacy.secagg.shares import SHARE_BYTES
 from privacy.secagg.suite import TAG_BYTES
 
 KEY_BYTES = 32
 SIGNATURE_BYTES = 64
 SEALED_BYTES = 2 * SHARE_BYTES + TAG_BYTES
-
-
-@dataclass(frozen=True)
-class Codec:
-    """How a field is read from a decoded value (raising RemoteProtocolError) and written to one."""
-
-    read: Callable[[Any], Any]
-    write: Callable[[Any], Any] = lambda value: value
 
 
 @dataclass(frozen=True)
@@ -69,57 +51,59 @@ class Forwarded:
 
 
 def _advert(value: Any) -> Advert:
-    c, s, sig = listing(value, 3)
-    return Advert(octets(c, KEY_BYTES), octets(s, KEY_BYTES), octets(sig, SIGNATURE_BYTES))
+    c, s, sig = checked.listing(value, 3)
+    return Advert(_key(c), _key(s), _signature(sig))
 
 
 def _sealed(value: Any) -> Sealed:
-    ct, bshare, sshare = listing(value, 3)
-    if octets(ct) and len(ct) != SEALED_BYTES:
-        raise RemoteProtocolError("a sealed share has the wrong length")
-    return Sealed(ct, octets(bshare, DIGEST_BYTES), octets(sshare, DIGEST_BYTES))
+    ct, bshare, sshare = checked.listing(value, 3)
+    checked.refuse_unless(len(checked.octets(ct)) in {0, SEALED_BYTES}, "a sealed share has the wrong length")
+    return Sealed(ct, _digest(bshare), _digest(sshare))
 
 
 def _forwarded(value: Any) -> Forwarded:
-    bcom, ct, bshare, sshare, leaves, sig = listing(value, 6)
-    signed = tuple(octets(leaf, DIGEST_BYTES) for leaf in listing(leaves))
-    return Forwarded(octets(bcom, DIGEST_BYTES), _sealed([ct, bshare, sshare]), signed, octets(sig, SIGNATURE_BYTES))
+    bcom, *sealed, leaves, sig = checked.listing(value, 6)
+    signed = tuple(_digest(leaf) for leaf in checked.listing(leaves))
+    return Forwarded(_digest(bcom), _sealed(sealed), signed, _signature(sig))
 
 
-def _forwarded_list(value: Forwarded) -> list[Any]:
-    sealed = value.sealed
-    return [value.bcom, sealed.ct, sealed.bshare, sealed.sshare, list(value.leaves), value.sig]
+def _written(value: Any) -> Any:
+    """Returns what stands for a field or an entry in CBOR, where a tuple is a list."""
+    match value:
+        case Advert(c, s, sig):
+            return [c, s, sig]
+        case Sealed(ct, bshare, sshare):
+            return [ct, bshare, sshare]
+        case Forwarded(bcom, sealed, leaves, sig):
+            return [bcom, *_written(sealed), leaves, sig]
+        case Mapping():
+            return {str(name): _written(entry) for name, entry in value.items()}
+        case _:
+            return value
 
 
-def _map(entry: Codec) -> Codec:
-    return Codec(
-        lambda value: {name: entry.read(item) for name, item in by_site(value).items()},
-        lambda value: {name: entry.write(item) for name, item in value.items()},
-    )
-
-
-def _regions(size: int | None) -> Codec:
-    return Codec(partial(by_region, size=size), lambda value: {str(k): item for k, item in value.items()})
-
-
-Digest = Annotated[bytes, Codec(partial(octets, size=DIGEST_BYTES))]
-Key = Annotated[bytes, Codec(partial(octets, size=KEY_BYTES))]
-Signature = Annotated[bytes, Codec(partial(octets, size=SIGNATURE_BYTES))]
-Adverts = Annotated[Mapping[str, Advert], _map(Codec(_advert, lambda entry: [entry.c, entry.s, entry.sig]))]
-SealedTo = Annotated[Mapping[str, Sealed], _map(Codec(_sealed, lambda entry: [entry.ct, entry.bshare, entry.sshare]))]
-Dealt = Annotated[Mapping[str, Forwarded], _map(Codec(_forwarded, _forwarded_list))]
+_digest = partial(checked.octets, size=DIGEST_BYTES)
+_key = partial(checked.octets, size=KEY_BYTES)
+_signature = partial(checked.octets, size=SIGNATURE_BYTES)
+_share = partial(checked.octets, size=SHARE_BYTES)
+Digest = Annotated[bytes, _digest]
+Key = Annotated[bytes, _key]
+Signature = Annotated[bytes, _signature]
 
 
 @dataclass(frozen=True)
 class Message:
-    """Root of all messages."""
+    """Root of all messages; the kind of each is the name of its class in capitals."""
 
     kind: ClassVar[str]
     ctx: Digest
 
+    def __init_subclass__(cls) -> None:
+        cls.kind = cls.__name__.upper()
+
     def encode(self) -> bytes:
         """Returns the deterministic CBOR."""
-        body = {name: codec.write(getattr(self, own)) for name, (own, codec) in _fields(self.kind).items()}
+        body = {name: _written(getattr(self, own)) for name, (own, _) in _fields(self.kind).items()}
         return dumps({"kind": self.kind, **body})
 
 
@@ -127,23 +111,21 @@ class Message:
 class SiteMessage(Message):
     """Root of what sites send; ``sender`` travels as ``from``."""
 
-    sender: Annotated[str, Codec(site)]
+    sender: Annotated[str, checked.site]
 
 
 @dataclass(frozen=True)
 class Start(Message):
     """§3.0: the encoded context, and the region digests of the regions that the site does not hold."""
 
-    kind = "START"
-    context: Annotated[bytes, Codec(octets)]
-    others: Annotated[Mapping[int, bytes], _regions(DIGEST_BYTES)]
+    context: Annotated[bytes, checked.octets]
+    others: Annotated[Mapping[int, bytes], partial(checked.by_region, size=DIGEST_BYTES)]
 
 
 @dataclass(frozen=True)
 class Adv(SiteMessage):
     """§3.1: fresh public keys."""
 
-    kind = "ADV"
     c: Key
     s: Key
     sig: Signature
@@ -153,17 +135,15 @@ class Adv(SiteMessage):
 class Keys(Message):
     """§3.2: the adverts of U1."""
 
-    kind = "KEYS"
-    keys: Adverts
+    keys: Annotated[Mapping[str, Advert], partial(checked.by_site, entry=_advert)]
 
 
 @dataclass(frozen=True)
 class Shr(SiteMessage):
     """§3.3: commitment to ``b`` and a sealed pair of shares for everybody in U1."""
 
-    kind = "SHR"
     bcom: Digest
-    to: SealedTo
+    to: Annotated[Mapping[str, Sealed], partial(checked.by_site, entry=_sealed)]
     sig: Signature
 
 
@@ -171,16 +151,14 @@ class Shr(SiteMessage):
 class Fwd(Message):
     """§3.4: what every dealer in U2 sent to this site."""
 
-    kind = "FWD"
-    senders: Dealt
+    senders: Annotated[Mapping[str, Forwarded], partial(checked.by_site, entry=_forwarded)]
 
 
 @dataclass(frozen=True)
 class Msk(SiteMessage):
     """§3.5: the masked vectors, little-endian, by region."""
 
-    kind = "MSK"
-    y: Annotated[Mapping[int, bytes], _regions(None)] = field(repr=False)
+    y: Annotated[Mapping[int, bytes], checked.by_region] = field(repr=False)
     sig: Signature
 
 
@@ -188,15 +166,13 @@ class Msk(SiteMessage):
 class Surv(Message):
     """§3.6: U3."""
 
-    kind = "SURV"
-    survivors: Annotated[tuple[str, ...], Codec(sites, list)]
+    survivors: Annotated[tuple[str, ...], checked.sites]
 
 
 @dataclass(frozen=True)
 class Con(SiteMessage):
     """§3.7: the site's one signature over U3."""
 
-    kind = "CON"
     sig: Signature
 
 
@@ -204,27 +180,25 @@ class Con(SiteMessage):
 class Sigs(Message):
     """§3.8: signatures of others over U3."""
 
-    kind = "SIGS"
-    sigs: Annotated[Mapping[str, bytes], _map(Codec(partial(octets, size=SIGNATURE_BYTES)))]
+    sigs: Annotated[Mapping[str, bytes], partial(checked.by_site, entry=_signature)]
 
 
 @dataclass(frozen=True)
 class Unm(SiteMessage):
     """§3.9: one share for every site of U2."""
 
-    kind = "UNM"
-    shares: Annotated[Mapping[str, bytes], _map(Codec(partial(octets, size=SHARE_BYTES)))] = field(repr=False)
+    shares: Annotated[Mapping[str, bytes], partial(checked.by_site, entry=_share)] = field(repr=False)
 
 
 _KINDS: Mapping[str, type[Message]] = {cls.kind: cls for cls in (Start, Adv, Keys, Shr, Fwd, Msk, Surv, Con, Sigs, Unm)}
 
 
 @cache
-def _fields(kind: str) -> Mapping[str, tuple[str, Codec]]:
-    """Returns attribute and codec by name on the wire."""
+def _fields(kind: str) -> Mapping[str, tuple[str, Callable[[Any], Any]]]:
+    """Returns attribute and reader by name on the wire."""
     hints = get_type_hints(_KINDS[kind], include_extras=True).items()
     found = {name: hint.__metadata__[0] for name, hint in hints if hasattr(hint, "__metadata__")}
-    return {"from" if name == "sender" else name: (name, codec) for name, codec in found.items()}
+    return {"from" if name == "sender" else name: (name, read) for name, read in found.items()}
 
 
 def decode(data: bytes, *, limit: int = MAX_CONTROL_BYTES) -> Message:
@@ -242,5 +216,5 @@ def decode(data: bytes, *, limit: int = MAX_CONTROL_BYTES) -> Message:
     if kind is None:
         raise RemoteProtocolError("a message is of no known kind")
     fields = _fields(kind.kind)
-    body = exactly(value, ("kind", *fields))
-    return kind(**{own: codec.read(body[name]) for name, (own, codec) in fields.items()})
+    body = checked.exactly(value, ("kind", *fields))
+    return kind(**{own: read(body[name]) for name, (own, read) in fields.items()})

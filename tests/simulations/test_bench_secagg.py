@@ -25,7 +25,10 @@ def test_the_file_has_every_figure_and_quick_sizes_are_held_against_no_bar(
     assert set(found) == {"schema", "quick", "machine", "rows"}
     assert (found["schema"], found["quick"]) == ("collegium/bench-secagg/v1", True)
     assert len(found["machine"]["load"]) == 2
+    assert found["machine"]["keystream"] == bench_attempt.KEYSTREAM
     assert [row["what"].split(",")[0] for row in found["rows"]] == ROWS
+    assert f"{bench_attempt.KEYSTREAM} in use" in found["rows"][1]["what"]
+    assert set(found["rows"][1]["detail"]) == {"turns", "in_use_gb_per_s", "other_gb_per_s", "masks_gb_per_s"}
     for row in found["rows"]:
         assert set(row) == {"what", "found", "unit", "bar", "at_least", "low", "high", "detail", "holds"}
         assert row["found"] > 0

@@ -35,7 +35,7 @@ from privacy.secagg.effects import (
     SendTo,
 )
 from privacy.secagg.encoding import Entropy
-from privacy.secagg.suite import CryptoSuite, RealSuite
+from privacy.secagg.suite import RealSuite
 from privacy.secagg.wire import Message, decode
 
 PLAN = hashlib.sha256(b"plan").digest()
@@ -100,7 +100,7 @@ def parties(
     regions: Callable[[tuple[str, ...]], tuple[Region, ...]] = whole,
     limits: Thresholds | None = None,
     bits: int = 32,
-    suite: CryptoSuite | None = None,
+    suite: RealSuite | None = None,
     fixed_set: bool = False,
     attempt: int = 1,
     policy: SitePolicy | None = None,

@@ -16,8 +16,9 @@ from privacy.secagg.coordinator import COLLECTIONS, CoordinatorConfig, Coordinat
 from privacy.secagg.effects import Begin, Expired, Finished, Received, SendTo, Timer
 from privacy.secagg.encoding import Entropy
 from privacy.secagg.shares import split
-from privacy.secagg.suite import RealSuite, UnsafeIdealSuite
+from privacy.secagg.suite import RealSuite
 from privacy.secagg.wire import Adv, Advert, Con, Message, Msk, Sealed, Shr, Unm, decode
+from tests.privacy.secagg.ideal_suite import UnsafeIdealSuite
 from tests.privacy.secagg.parties import Log, Parties, exchange, identity, lose, parties, site_ids
 from tests.privacy.secagg.test_exchange import check_exact
 

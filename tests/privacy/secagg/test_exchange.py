@@ -17,8 +17,9 @@ from privacy.secagg.context import Block, Region, thresholds
 from privacy.secagg.coordinator import CoordinatorState
 from privacy.secagg.encoding import Entropy
 from privacy.secagg.masks import KeyStream
-from privacy.secagg.suite import RealSuite, UnsafeIdealSuite
+from privacy.secagg.suite import RealSuite
 from privacy.secagg.wire import Con, Message, Msk, Surv, Unm, decode
+from tests.privacy.secagg.ideal_suite import UnsafeIdealSuite
 from tests.privacy.secagg.parties import Log, Parties, exchange, lose, parties, site_ids
 
 KINDS = ("ADV", "SHR", "MSK", "CON", "UNM")

@@ -41,6 +41,22 @@ def test_stochastic_is_unbiased_and_new_each_time() -> None:
     assert abs(float((first[: 2**16] == first[2**16 : 2**17]).mean()) - (0.3**2 + 0.7**2)) < 0.01
 
 
+@pytest.mark.parametrize("bound", [2**31 - 1, 2**31, 2**46, 2**47 - 1])
+def test_stochastic_on_a_wide_grid(bound: int) -> None:
+    """Fraction and bound share 63 bits: the largest entry with the largest coin is not one bit too many."""
+    edge = np.repeat([float(bound), -float(bound)], 50_000)
+    values = np.concatenate([edge, np.full(100_000, -2.3)])
+    found = quantise(values, fraction_bits=0, bound=bound, rounding="stochastic", entropy=seeded(3))
+    assert np.array_equal(found[:100_000], edge)
+    assert float(found[100_000:].mean()) == pytest.approx(-2.3, abs=0.01)  # seven standard deviations
+
+
+def test_a_grid_too_wide_for_coins_is_refused() -> None:
+    assert quantise(np.ones(1), fraction_bits=0, bound=2**47, entropy=seeded()).tolist() == [1]
+    with pytest.raises(SensitivityError, match="does not fit"):
+        quantise(np.ones(1), fraction_bits=0, bound=2**47, rounding="stochastic", entropy=seeded())
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.01, -1.01, 1e308])
 @pytest.mark.parametrize("rounding", ["nearest", "stochastic"])
 def test_what_does_not_fit_is_refused(value: float, rounding: str) -> None:

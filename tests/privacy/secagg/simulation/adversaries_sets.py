@@ -306,7 +306,7 @@ def _few(world: World, site: str, message: Message) -> Message:
 def _outside(world: World, site: str, message: Message) -> Message:
     del site
     assert isinstance(message, Sigs)
-    text = world.state.bound.survivors_message(COHORT)
+    text = world.state.bindings.survivors_message(COHORT)
     return replace(message, sigs={**message.sigs, "spare": world.schedule.crypto.sign(signing_key("spare"), text)})
 
 

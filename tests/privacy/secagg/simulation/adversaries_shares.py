@@ -206,7 +206,7 @@ def _msk(change: Callable[[Msk], Msk]) -> Callable[[World, str, Message], Messag
         del site
         assert isinstance(message, Msk)
         out = change(message)
-        text = world.state.bound.msk_message(CULPRIT, y_digests(out.y))
+        text = world.state.bindings.msk_message(CULPRIT, y_digests(out.y))
         return replace(out, sig=world.schedule.crypto.sign(signing_key(CULPRIT), text))
 
     return changed

@@ -23,11 +23,12 @@ from privacy.secagg.context import (
     thresholds,
 )
 from privacy.secagg.coordinator import CoordinatorConfig
-from privacy.secagg.suite import CryptoSuite, RealSuite, UnsafeIdealSuite
+from privacy.secagg.suite import RealSuite
+from tests.privacy.secagg.ideal_suite import UnsafeIdealSuite
 from tests.privacy.secagg.parties import JOB, PLAN, RUN, identity, random_input, site_ids, values_digest
 
 SuiteName = Literal["real", "ideal"]
-SUITES: dict[SuiteName, CryptoSuite] = {"real": RealSuite(), "ideal": UnsafeIdealSuite()}
+SUITES: dict[SuiteName, RealSuite] = {"real": RealSuite(), "ideal": UnsafeIdealSuite()}
 MAX_ATTEMPTS = 3
 
 
@@ -98,7 +99,7 @@ class Schedule:
     run: bytes = RUN
 
     @property
-    def crypto(self) -> CryptoSuite:
+    def crypto(self) -> RealSuite:
         return SUITES[self.suite]
 
     @property

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 from privacy.errors import RemoteProtocolError
 from privacy.secagg import client
@@ -29,7 +29,7 @@ from privacy.secagg.effects import (
 )
 from privacy.secagg.encoding import Entropy
 from privacy.secagg.masks import KeyStream
-from privacy.secagg.suite import CryptoSuite
+from privacy.secagg.suite import RealSuite
 from privacy.secagg.wire import Adv, Advert, Con, Fwd, Keys, Message, Msk, Shr, Start, Unm, decode
 from tests.privacy.secagg.parties import JOB
 from tests.privacy.secagg.simulation.oracle import Machine, Oracle
@@ -89,7 +89,7 @@ class Witness:
 class Tap:
     """A suite that tells the witness about every key that makes a stream or seals a message."""
 
-    def __init__(self, inner: CryptoSuite, site: str, witness: Witness) -> None:
+    def __init__(self, inner: RealSuite, site: str, witness: Witness) -> None:
         self._inner, self._site, self._witness = inner, site, witness
         self.streams = 0
 
@@ -217,7 +217,8 @@ class Site:
         tap = Tap(self.schedule.crypto, self.name, self.witness)
         config = ClientConfig(
             self.name, signing_key(self.name), roster(len(self.schedule.cohort)), JOB, self.store.admitted(),
-            self._entropy(truth), tap, SitePolicy(n_c=self.schedule.limits.n_c, fixed_set=self.schedule.fixed_set),
+            self._entropy(truth), cast("RealSuite", tap),
+            SitePolicy(n_c=self.schedule.limits.n_c, fixed_set=self.schedule.fixed_set),
         )  # fmt: skip
         return _Running(config, client.idle(own), truth, tap)
 

@@ -85,7 +85,9 @@ MORE = (
         'return _abort(str(error), getattr(error, "site_id", ""))',
         'return state, _abort(str(error), getattr(error, "site_id", ""))[1]',
     ),
-    Mutant("no record before ADV", "client.py", "        record,\n    )  # §6.1", "        None,\n    )  # §6.1"),
+    Mutant(
+        "no record before ADV", "client.py", "_Outcome(after, reply, record)  # §6.1", "_Outcome(after, reply)  # §6.1"
+    ),
     Mutant(
         "no debit before MSK",
         "client.py",
@@ -103,7 +105,7 @@ MORE = (
     Mutant("another job", "admission.py", "context.job == config.job", "True"),
     Mutant("another roster", "admission.py", "context.roster == config.roster.digest", "True"),
     Mutant("another model", "admission.py", "root == context.model_root", "True"),
-    Mutant("floors of the site", "admission.py", "context.thresholds.n_c < wanted", "False"),
+    Mutant("floors of the site", "admission.py", "context.thresholds.n_c >= wanted", "True"),
     Mutant("all-zero update", "admission.py", "if not vector.any():", "if False:"),
     Mutant("dealer unsigned", "dealing.py", "suite.verify(config.roster.keys[dealer], entry.sig, signed)", "pass"),
     Mutant("leaf unchecked", "dealing.py", "entry.leaves[bindings.u1.index(me)] == leaf(me, entry.sealed)", "True"),
@@ -122,12 +124,12 @@ MORE = (
     Mutant("share + p", "shares.py", "or value >= P:", "or value < 0:"),
     Mutant("degree off by one", "shares.py", "for _ in range(t - 1))", "for _ in range(t - 2))"),
     Mutant("surplus shares unchecked", "shares.py", "!= values[extra]:", "!= values[extra] and False:"),
-    Mutant("fixed set ignored", "context.py", "if self.fixed_set and set(sites) != set(self.cohort):", "if False:"),
+    Mutant("fixed set ignored", "context.py", "not self.fixed_set or set(sites) == set(self.cohort)", "True"),
     Mutant(
         "min_survivors off by one",
         "context.py",
-        "if len(sites) < self.thresholds.min_survivors:",
-        "if len(sites) < self.thresholds.min_survivors - 1:",
+        "len(sites) >= floors.min_survivors",
+        "len(sites) >= floors.min_survivors - 1",
     ),
     Mutant(
         "cover off by one",
@@ -183,7 +185,7 @@ MORE = (
         "config.suite.verify(config.roster.keys[message.sender], message.sig, signed)\n    for k, value",
         "for k, value",
     ),
-    Mutant("sender unchecked", "coordinator.py", "if message.sender != sender:", "if False:"),
+    Mutant("sender unchecked", "coordinator.py", "message.sender == sender", "True"),
     Mutant(
         "revealed shares unchecked",
         "coordinator.py",
