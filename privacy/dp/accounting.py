@@ -1,95 +1,103 @@
-"""Epsilon from events, by dp-accounting: PLD for the claim, RDP beside it (one library, two methods).
+"""Epsilon from events, by dp-accounting: PLD for the claim, RDP beside it; and the way back, from epsilon to noise.
 
 PLD's pessimistic estimate is an upper bound up to floating-point error; it is *not* a filter under adaptively chosen
 parameters (privacy-audit corrections, 3), so a plan's events and their largest number are frozen before the first one.
+Skellam events are priced by RDP only: no worst direction is known in many dimensions, which PLD would need.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
 from decimal import ROUND_UP, Decimal
 from functools import lru_cache
 from typing import Literal
 
 import dp_accounting
-from dp_accounting import NeighboringRelation, pld, rdp
+from dp_accounting import dp_event, pld, rdp
 from scipy.optimize import brentq
+from scipy.stats import binom
 
-from privacy.dp.events import GaussianEvent, Relation, SamplingType, merged
+from privacy.dp.events import Arithmetic, Event, GaussianEvent, Relation, SamplingType, SkellamEvent, merged
+from privacy.dp.renyi import RELATIONS, divergences, full_batch_rate
 from privacy.errors import ConfigError, UnsupportedEventError
 
 Accountant = Literal["PLD", "RDP"]
 
-_RELATIONS = {
-    Relation.REPLACE_SPECIAL: NeighboringRelation.REPLACE_SPECIAL,
-    Relation.REPLACE_ONE: NeighboringRelation.REPLACE_ONE,
-    Relation.ADD_OR_REMOVE_ONE: NeighboringRelation.ADD_OR_REMOVE_ONE,
-}
+DEFAULT_ORDERS = tuple(float(order) for order in rdp.RdpAccountant().orders)
+"""Rényi orders that dp-accounting tries, fractions among them."""
+INTEGER_ORDERS = (*range(2, 257), 512, 1024)
+"""Rényi orders where a Skellam event takes part: its bound is stated for integers."""
 
 
-def epsilon(
-    events: Sequence[GaussianEvent], delta: Decimal, relation: Relation, accountant: Accountant = "PLD"
-) -> float:
+def epsilon(events: Sequence[Event], delta: Decimal, relation: Relation, accountant: Accountant = "PLD") -> float:
     """Computes the epsilon that the events cost together.
 
     Args:
-      events: What was executed; none costs 0.
+      events: What was executed, of like or unlike mechanisms; none costs 0.
       delta: 0 < delta < 1.
       relation: What neighbours differ by.
-      accountant: ``PLD`` (the claim) or ``RDP`` (looser; full batches under replace-one are not offered by it).
+      accountant: ``PLD`` (the claim where it is offered) or ``RDP`` (looser; the claim where Skellam noise takes
+        part). RDP offers neither truncated batches, nor groups in Poisson batches, nor Poisson batches under
+        replace-one; PLD offers no Skellam noise, and no groups in Poisson batches under replace-one.
 
     Returns: epsilon >= 0; an upper bound up to floating-point error.
     Raises: UnsupportedEventError: The accountant does not price an event under this relation.
     See: Doroshenko et al., "Connect the Dots", PoPETs 2022 (PLD); Mironov, CSF 2017 (RDP).
     """
-    if not 0 < delta < 1:
+    if not (delta.is_finite() and 0 < delta < 1):
         raise UnsupportedEventError(f"delta {delta} is not between 0 and 1")
-    return _epsilon(merged(events), delta, relation, accountant)
+    # How noise was drawn has no price.
+    plain = [replace(one, arithmetic=Arithmetic.FLOAT) if isinstance(one, GaussianEvent) else one for one in events]
+    return _epsilon(merged(plain), delta, relation, accountant)
+
+
+def accountant_for(events: Sequence[Event]) -> Accountant:
+    """Returns the accountant that the claim about these events is made by."""
+    return "RDP" if any(isinstance(event, SkellamEvent) for event in events) else "PLD"
 
 
 @lru_cache(maxsize=256)
-def _epsilon(events: tuple[GaussianEvent, ...], delta: Decimal, relation: Relation, accountant: Accountant) -> float:
+def _epsilon(events: tuple[Event, ...], delta: Decimal, relation: Relation, accountant: Accountant) -> float:
     if not events:
         return 0.0
-    counter = (
-        pld.PLDAccountant(_RELATIONS[relation])
-        if accountant == "PLD"
-        else rdp.RdpAccountant(neighboring_relation=_rdp_relation(relation))
-    )
-    for event in map(_composed, events):
-        one = _dp_event(event, relation, accountant)
+    if accountant == "PLD":
+        return _by_pld(events, delta, relation)
+    orders = INTEGER_ORDERS if accountant_for(events) == "RDP" else DEFAULT_ORDERS
+    return float(rdp.compute_epsilon(orders, divergences(events, orders, relation), float(delta))[0])
+
+
+def _by_pld(events: tuple[Event, ...], delta: Decimal, relation: Relation) -> float:
+    counter = pld.PLDAccountant(RELATIONS[relation])
+    full_batches = 0.0
+    for event in events:
+        if isinstance(event, SkellamEvent):
+            raise UnsupportedEventError(f"PLD does not price {event}")
+        if event.sampling.type is SamplingType.FULL:
+            full_batches += float(full_batch_rate(event))
+            continue
         try:
-            counter.compose(one, event.count)
-        except dp_accounting.UnsupportedEventError as error:
-            raise UnsupportedEventError(f"{accountant} does not price {event} under {relation}") from error
+            counter.compose(_sampled(event), event.count)
+        except (dp_accounting.UnsupportedEventError, NotImplementedError) as error:
+            raise UnsupportedEventError(f"PLD does not price {event} under {relation}") from error
+    if full_batches:
+        # One exact Gaussian, however many and unlike the full batches: convolving them would cost time and precision.
+        counter.compose(dp_event.GaussianDpEvent(1 / math.sqrt(full_batches)))
     return float(counter.get_epsilon(float(delta)))
 
 
-def _composed(event: GaussianEvent) -> GaussianEvent:
-    """Returns T full-batch steps as the one step that they equal, at multiplier z / sqrt(T).
-
-    Exact for Gaussians (Dong, Roth and Su, JRSS-B 2022, corollary 3.3), and PLD would convolve for minutes.
-    """
-    if event.sampling.type is not SamplingType.FULL:
-        return event
-    return GaussianEvent(Decimal(repr(float(event.noise_multiplier) / math.sqrt(event.count))), event.sampling, 1)
-
-
-def _rdp_relation(relation: Relation) -> NeighboringRelation:
-    # Zero-out has add/remove's pair of output distributions; dp-accounting's RDP knows it by that name only.
-    if relation is Relation.REPLACE_ONE:
-        return NeighboringRelation.REPLACE_ONE
-    return NeighboringRelation.ADD_OR_REMOVE_ONE
-
-
-def _dp_event(event: GaussianEvent, relation: Relation, accountant: Accountant) -> dp_accounting.DpEvent:
-    multiplier = float(event.noise_multiplier)
-    if relation is Relation.REPLACE_ONE and event.sampling.type is SamplingType.FULL:
-        # Replacing one record moves the sum by up to 2C: the same noise is half the multiplier.
-        return dp_accounting.GaussianDpEvent(multiplier / 2 if accountant == "RDP" else multiplier)
-    gaussian = dp_accounting.GaussianDpEvent(multiplier)
-    if event.sampling.type is SamplingType.FULL:
-        return gaussian
-    return dp_accounting.PoissonSampledDpEvent(float(event.sampling.rate), gaussian)
+def _sampled(event: GaussianEvent) -> dp_accounting.DpEvent:
+    multiplier, sampling = float(event.noise_multiplier), event.sampling
+    rate = float(sampling.rate)
+    if sampling.type is SamplingType.TRUNCATED:
+        return dp_event.TruncatedSubsampledGaussianDpEvent(sampling.n_records, rate, sampling.cap, multiplier)
+    if event.group > 1:
+        # A person's records enter by a coin each, and the worst are those that all point the same way
+        # (Ganesh, "Tight Group-Level DP Guarantees for DP-SGD with Sampling", 2024).
+        records = range(event.group + 1)
+        return dp_event.MixtureOfGaussiansDpEvent(multiplier, records, binom.pmf(records, event.group, rate).tolist())
+    return dp_event.PoissonSampledDpEvent(rate, dp_event.GaussianDpEvent(multiplier))
 
 
 def calibrate_noise(
@@ -107,12 +115,16 @@ def calibrate_noise(
     Returns: An exact decimal; ``epsilon`` of the event with it is at most ``target``.
     Raises: ConfigError: No multiplier up to 10^5 is enough, or target and delta are unusable.
     """
+    _check_budget(target, delta)
+    shape = replace(event, noise_multiplier=Decimal(1), arithmetic=Arithmetic.FLOAT)
+    return _calibrated(shape, target, delta, relation)
+
+
+def _check_budget(target: Decimal, delta: Decimal) -> None:
     if not (target.is_finite() and target > 0):
         raise ConfigError(f"epsilon must be a positive number, not {target}")
-    if not 0 < delta < 1:
+    if not (delta.is_finite() and 0 < delta < 1):
         raise ConfigError(f"delta must be between 0 and 1, not {delta}")
-
-    return _calibrated(event.times(event.count), target, delta, relation)
 
 
 _STEP = Decimal("0.0001")
@@ -121,11 +133,11 @@ _STEP = Decimal("0.0001")
 @lru_cache(maxsize=256)
 def _calibrated(event: GaussianEvent, target: Decimal, delta: Decimal, relation: Relation) -> Decimal:
     def excess(multiplier: float) -> float:
-        candidate = GaussianEvent(Decimal(repr(multiplier)), event.sampling, event.count)
+        candidate = replace(event, noise_multiplier=Decimal(repr(multiplier)))
         return epsilon([candidate], delta, relation) - float(target)
 
     # From above: full batches need the most noise, and much noise is cheap to price, little noise very dear.
-    reach = 2.0 if relation is Relation.REPLACE_ONE else 1.0
+    reach = event.group * (2.0 if relation is Relation.REPLACE_ONE else 1.0)
     alone = float(dp_accounting.get_sigma_gaussian(float(target), float(delta)))
     high = 1.01 * reach * alone * math.sqrt(event.count)
     if not 0 < high < 10**5:
@@ -139,6 +151,49 @@ def _calibrated(event: GaussianEvent, target: Decimal, delta: Decimal, relation:
     while excess(float(multiplier)) > 0:
         multiplier += _STEP
     return multiplier
+
+
+def executions_within(
+    event: Event,
+    *,
+    budget: Decimal,
+    delta: Decimal,
+    relation: Relation = Relation.REPLACE_SPECIAL,
+    spent: Sequence[Event] = (),
+    accountant: Accountant | None = None,
+) -> int:
+    """Counts how many executions of a mechanism a budget still allows, planned now and not changed later.
+
+    Args:
+      event: The mechanism; its own count is ignored.
+      budget: Largest epsilon for everything together, > 0.
+      delta: 0 < delta < 1.
+      relation: What neighbours differ by.
+      spent: What was executed before.
+      accountant: The one that the claim is made by, unless given.
+
+    Returns: The largest such number, at most 10^9; 0 where not even one fits.
+    Raises: UnsupportedEventError: An event is not priced. ConfigError: Unusable numbers.
+    """
+    _check_budget(budget, delta)
+    by = accountant or accountant_for([*spent, event])
+
+    def exceeds(count: int) -> bool:
+        return epsilon([*spent, event.times(count)], delta, relation, by) > float(budget)
+
+    fit = 0
+    if by == "PLD":  # cheap, and never below PLD where it is offered: begin with what it allows
+        with suppress(UnsupportedEventError):
+            fit = executions_within(event, budget=budget, delta=delta, relation=relation, spent=spent, accountant="RDP")
+    if fit and exceeds(fit):
+        fit = 0
+    step = max(1, fit // 8)
+    while fit + step <= _MOST and not exceeds(fit + step):
+        fit, step = fit + step, 2 * step
+    return fit + bisect_left(range(fit + 1, min(fit + step, _MOST + 1)), True, key=exceeds)
+
+
+_MOST = 10**9
 
 
 def round_up(value: float, places: int = 4) -> str:

@@ -4,7 +4,7 @@ import pytest
 
 from privacy.dp.events import SamplingType
 from privacy.dp.plan import RecordPlan
-from privacy.errors import BudgetExhaustedError, ConfigError
+from privacy.errors import ConfigError
 
 
 def plan(n_records: int = 199, batch: int = 0, steps: int = 1, attempts: int = 17) -> RecordPlan:
@@ -34,13 +34,6 @@ def test_the_denominator_is_the_expected_batch() -> None:
 
 def test_a_batch_of_everybody_is_a_full_batch() -> None:
     assert plan(n_records=30, batch=64, attempts=1).sampling.type is SamplingType.FULL
-
-
-def test_the_last_priced_attempt_is_the_last() -> None:
-    made = plan(steps=2, attempts=3)
-    made.check_room(4)
-    with pytest.raises(BudgetExhaustedError, match="6 noisy steps, 5 are spent"):
-        made.check_room(5)
 
 
 @pytest.mark.parametrize("bad", [{"n_records": 0}, {"batch": -1}, {"steps": 0}, {"attempts": 0}])
