@@ -1,113 +1,194 @@
-"""The budget ledger: an append-only list of events, durable before anything leaves the site.
+"""The budget ledger: what every release ever cost a population, durable before anything leaves.
 
-A debit is committed with ``synchronous=FULL`` in one transaction; a crash between debit and release therefore
-over-counts and never under-counts. Epsilon is not stored: it is computed from the events.
+The order is reserve, release bytes, mark as released. A crash in between over-counts and never under-counts: what was
+reserved is spent. Epsilon is not stored; it is computed from the events, under the filter fixed with the budget.
+
+What it does not defend: whoever can write the site's disk can write another history. ``head`` is for a witness
+elsewhere, and ``check_head`` finds a ledger that is older than what the witness saw.
 """
 
-import json
+import os
+import secrets
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
-from privacy.dp.events import GaussianEvent
-from privacy.errors import ConfigError, LocalProtocolError
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS debits (
-  seq INTEGER PRIMARY KEY AUTOINCREMENT,
-  site TEXT NOT NULL,
-  round INTEGER NOT NULL,
-  attempt INTEGER NOT NULL,
-  executions INTEGER NOT NULL CHECK (executions > 0),
-  event TEXT NOT NULL,
-  UNIQUE (site, round, attempt)
-) STRICT;
-CREATE TRIGGER IF NOT EXISTS debits_are_final BEFORE UPDATE ON debits
-  BEGIN SELECT RAISE(ABORT, 'a debit is final'); END;
-CREATE TRIGGER IF NOT EXISTS debits_stay BEFORE DELETE ON debits
-  BEGIN SELECT RAISE(ABORT, 'a debit is final'); END;
-"""
-
-
-@dataclass(frozen=True)
-class Debit:
-    """One line of the ledger: what a site's attempt at a round cost."""
-
-    site: str
-    round: int
-    attempt: int
-    event: GaussianEvent
+from privacy.errors import ConfigError, LocalProtocolError, PrivacyError, VerificationError
+from privacy.store.books import START, Books, Link, State, entry
+from privacy.store.budgets import Asset, Debit
+from privacy.store.database import Database
 
 
 class Ledger:
-    """Debits of a run, one file; safe to open from several threads and processes at once."""
+    """A ledger file; safe to use from several threads and processes at once.
+
+    Opening checks the file, the hash chain over all entries, and the signature of every voided reservation.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            with self._open() as connection:
-                connection.executescript(_SCHEMA)
-        except sqlite3.Error as error:
-            raise ConfigError(f"the ledger {path} cannot be used: {error}") from error
-
-    def debit(self, debit: Debit, *, limit: int) -> None:
-        """Writes a debit durably, or not at all; call it before the release that it pays for.
-
-        Args:
-          debit: What is about to be released.
-          limit: Executions that the site's plan was priced for; checked inside the same transaction, so that two
-            attempts at once cannot both take the last place.
+        """Opens a ledger that was created before; a missing one is never made in passing: its budgets would be new.
 
         Raises:
-          LocalProtocolError: This attempt was debited before, or the limit would be exceeded.
-          ConfigError: The file cannot be written.
+          ConfigError: It is not there, is damaged, or is of another version.
+          VerificationError: Its entries are not those that were written.
         """
-        try:
-            with self._open() as connection:
-                connection.execute("BEGIN IMMEDIATE")
-                spent = _executed(connection, debit.site)
-                if spent + debit.event.count > limit:
-                    raise LocalProtocolError(
-                        f"{spent} of {limit} executions are spent; no room for {debit.event.count}"
-                    )
-                connection.execute(
-                    "INSERT INTO debits (site, round, attempt, executions, event) VALUES (?, ?, ?, ?, ?)",
-                    (debit.site, debit.round, debit.attempt, debit.event.count, json.dumps(debit.event.to_json())),
-                )
-                connection.execute("COMMIT")
-        except sqlite3.IntegrityError as error:
-            raise LocalProtocolError(f"round {debit.round} attempt {debit.attempt} was already debited") from error
-        except sqlite3.Error as error:
-            raise ConfigError(f"the ledger {self._path} cannot be written: {error}") from error
+        self._database = Database(path)
+        self._books = Books()
+        self._lock = threading.Lock()
+        self._reserved_here: set[Link] = set()
+        self._process = os.getpid()
+        if self.head() == START:
+            raise ConfigError(f"{path} holds no ledger", hint="A budget ledger is created once, on purpose.")
 
-    def executed(self, site: str) -> int:
-        """Counts the mechanism executions that a site has paid for."""
-        with self._open() as connection:
-            return _executed(connection, site)
+    @classmethod
+    def create(cls, path: Path, *, simulation: bool = False) -> "Ledger":
+        """Makes a new ledger, in a new file or beside the admissions of an existing one.
 
-    def debits(self, site: str | None = None) -> tuple[Debit, ...]:
-        """Lists the debits, of one site or of all, in the order they were made."""
-        where, arguments = ("WHERE site = ? ", (site,)) if site is not None else ("", ())
-        with self._open() as connection:
-            rows = connection.execute(
-                f"SELECT site, round, attempt, event FROM debits {where}ORDER BY seq",  # noqa: S608 - fixed texts
-                arguments,
-            ).fetchall()
-        return tuple(Debit(s, r, a, GaussianEvent.from_json(json.loads(event))) for s, r, a, event in rows)
+        Args:
+          path: Where; a local disk.
+          simulation: Allows assets without a budget, for ever.
+
+        Raises: ConfigError: There is one already, or it cannot be made.
+        """
+        with Database.create(path).writing() as connection:
+            if connection.execute("SELECT 1 FROM entries").fetchone():
+                raise ConfigError(f"there is a ledger in {path} already")
+            _append(connection, START, "created", {"id": secrets.token_hex(16), "simulation": simulation})
+        return cls(path)
+
+    def declare(self, asset: Asset) -> None:
+        """Enters an asset with its budgets, or aliases that it got since; the same again changes nothing.
+
+        Raises: ConfigError: It contradicts what was declared before (``Books.new_names``).
+        """
+        with self._lock, self._database.writing() as connection:
+            link = self._catch_up(connection)
+            new, aliases = self._books.new_names(asset)
+            if new:
+                link = _append(connection, link, "asset", asset.to_json())
+            for alias in aliases:
+                link = _append(connection, link, "alias", {"alias": alias, "asset": asset.name})
+
+    def reserve(self, debits: Sequence[Debit]) -> tuple[Link, ...]:
+        """Writes debits durably, all or none; call it before the release that they pay for.
+
+        Budgets, shares and plans are checked inside the same transaction, so that two attempts at once, in whatever
+        processes, cannot both take the last place.
+
+        Args:
+          debits: Every line of one release: one for each claim that the asset has a budget for.
+
+        Returns: Where each stands, for ``release`` or ``void``.
+        Raises: FederationError: As ``Books.check``, or the file cannot be written. Nothing may leave.
+        """
+        with self._lock:
+            with self._database.writing() as connection:
+                link = self._catch_up(connection)
+                self._books.check(debits)
+                links = []
+                for debit in debits:
+                    link = _append(connection, link, "reserved", debit.to_json())
+                    links.append(link)
+            self._reserved_here |= set(links)
+        return tuple(links)
+
+    def release(self, links: Sequence[Link]) -> None:
+        """Marks reservations as released, after sending; a failure loses the mark and nothing else.
+
+        Raises: LocalProtocolError: One is no open reservation. ConfigError: The file cannot be written.
+        """
+        with self._lock, self._database.writing() as connection:
+            head = self._catch_up(connection)
+            for link in links:
+                line = self._books.lines.get(link.seq)
+                if line is None or line.link != link or line.state is not State.RESERVED:
+                    raise LocalProtocolError(f"entry {link.seq} is no open reservation")
+                head = _append(connection, head, "released", {"seq": link.seq})
+            self._reserved_here -= set(links)
+
+    def void(self, link: Link, reason: str, signature: bytes) -> None:
+        """Takes a reservation back, on an officer's word that nothing left; call it before masked bytes exist.
+
+        Only the object that reserved can do so, in the process that it was made in: after a crash nobody knows what
+        left.
+
+        Args:
+          link: As ``reserve`` returned it.
+          reason: Why, in words.
+          signature: Of the asset's officer, over ``void_record(link, reason)``.
+
+        Raises: PrivacyError or VerificationError: It counts for ever (``Books.check_void``).
+        """
+        with self._lock:
+            if os.getpid() != self._process or link not in self._reserved_here:
+                raise PrivacyError(f"entry {link.seq} was not reserved by this process: it counts")
+            with self._database.writing() as connection:
+                head = self._catch_up(connection)
+                self._books.check_void(link.seq, reason, signature)
+                _append(connection, head, "voided", {"seq": link.seq, "reason": reason, "signature": signature.hex()})
+            self._reserved_here.discard(link)
+
+    def check(self, debits: Sequence[Debit]) -> None:
+        """Refuses as ``reserve`` would now, without writing; only ``reserve`` decides."""
+        with self.reading() as books:
+            books.check(debits)
+
+    def executed(self, asset: str, run: str | None = None) -> int:
+        """Counts the mechanism executions paid for under a name of an asset, in one run or in all."""
+        with self.reading() as books:
+            return books.executed(asset, run)
+
+    def debits(self, asset: str | None = None) -> tuple[Debit, ...]:
+        """Lists the debits that count, under one name or under all, in the order they were made."""
+        with self.reading() as books:
+            counted = (line.debit for line in books.lines.values() if line.state is not State.VOIDED)
+            return tuple(debit for debit in counted if asset in (None, debit.asset))
+
+    def head(self) -> Link:
+        """Returns the last entry, for a witness to keep."""
+        with self.reading() as books:
+            return books.head
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
-        # A connection per call: sqlite connections must not cross threads, and debits are rare.
-        connection = sqlite3.connect(self._path, timeout=30, isolation_level=None)
-        try:
-            connection.execute("PRAGMA synchronous = FULL")
-            yield connection
-        finally:
-            connection.close()  # an open transaction is rolled back
+    def reading(self) -> Iterator[Books]:
+        """Lends what the ledger says now, for reading only; others wait meanwhile."""
+        with self._lock:
+            with self._database.reading() as connection:
+                self._catch_up(connection)
+            yield self._books
+
+    def check_head(self, witnessed: Link) -> None:
+        """Compares with what a witness saw.
+
+        Raises: VerificationError: The ledger is older (an old copy was restored), or tells another story.
+        """
+        with self._lock, self._database.reading() as connection:
+            head = self._catch_up(connection)
+            row = connection.execute("SELECT hash FROM entries WHERE seq = ?", (witnessed.seq,)).fetchone()
+        if row is None or row[0] != witnessed.hash:
+            story = f"ends at entry {head.seq}" if row is None else "tells another story"
+            raise VerificationError(
+                f"a witness saw entry {witnessed.seq} of this ledger, which now {story}",
+                hint="It is an old or another copy; nothing may leave before the newest one is back.",
+            )
+
+    def _catch_up(self, connection: sqlite3.Connection) -> Link:
+        """Reads what others wrote since; the last entry seen must still be there."""
+        seen = self._books.head
+        rows = connection.execute("SELECT seq, body, hash FROM entries WHERE seq >= ? ORDER BY seq", (seen.seq,))
+        if seen.seq > 0:
+            last = rows.fetchone()
+            if last is None or (last[0], last[2]) != seen:
+                raise VerificationError("the ledger was replaced by another copy while it was open")
+        for row in rows:
+            self._books.read(*row)
+        return self._books.head
 
 
-def _executed(connection: sqlite3.Connection, site: str) -> int:
-    row = connection.execute("SELECT COALESCE(SUM(executions), 0) FROM debits WHERE site = ?", (site,)).fetchone()
-    return int(row[0])
+def _append(connection: sqlite3.Connection, head: Link, kind: str, body: dict[str, object]) -> Link:
+    text = entry(kind, body)
+    link = head.then(text)
+    connection.execute("INSERT INTO entries VALUES (?, ?, ?)", (link.seq, text, link.hash))
+    return link

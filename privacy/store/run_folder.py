@@ -64,11 +64,12 @@ class RunFolder:
             raise _unwritable(target, error) from error
         return target
 
-    def append(self, name: str, line: Mapping[str, Any]) -> None:
-        """Appends one JSON object as one line. Raises: ConfigError: It cannot be written."""
+    def append(self, name: str, line: Mapping[str, Any] | bytes) -> None:
+        """Appends one JSON object as one line, or a line as it is. Raises: ConfigError: It cannot be written."""
+        data = line if isinstance(line, bytes) else (json.dumps(line, ensure_ascii=False) + "\n").encode()
         try:
-            with (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            with (self.path / name).open("ab") as file:
+                file.write(data)
         except OSError as error:
             raise _unwritable(self.path / name, error) from error
 

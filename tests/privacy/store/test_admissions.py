@@ -36,5 +36,5 @@ def test_it_shares_a_file_with_the_ledger(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_a_plain_error(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot be used"):
+    with pytest.raises(ConfigError, match="cannot be made"):
         Admissions(tmp_path / "nowhere" / "ledger.db")

@@ -1,0 +1,281 @@
+"""What the entries of a ledger amount to, and what they still allow: a pure fold over a hash chain.
+
+Entry ``n`` carries SHA-256(hash of entry n-1 || text of entry n), so one changed, missing or inserted entry breaks the
+chain, and the head alone stands for the whole history. The rules of life: a debit is *reserved*, then perhaps
+*released*; it counts from its reservation for ever, unless an officer's signature says that nothing left (*voided*).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Context, Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from privacy.dp.accounting import round_up
+from privacy.dp.events import Event, merged
+from privacy.dp.filters import Filter
+from privacy.errors import (
+    BudgetExhaustedError,
+    ConfigError,
+    FederationError,
+    LocalProtocolError,
+    PrivacyError,
+    UnsupportedEventError,
+    VerificationError,
+)
+from privacy.keys import signing
+from privacy.store.budgets import UNLIMITED, Asset, Debit, Unlimited, check_names, filter_name
+
+_DOWN = Context(prec=60, rounding=ROUND_FLOOR)
+
+
+class Link(NamedTuple):
+    """An entry's place in the chain: its number and its hash."""
+
+    seq: int
+    hash: bytes
+
+    def then(self, text: str) -> "Link":
+        """Returns the link of the entry after this one."""
+        return Link(self.seq + 1, hashlib.sha256(self.hash + text.encode()).digest())
+
+
+START = Link(0, bytes(32))
+
+
+class State(StrEnum):
+    """Where a debit stands; only a voided one does not count."""
+
+    RESERVED = "reserved"
+    RELEASED = "released"
+    VOIDED = "voided"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A debit as the ledger holds it."""
+
+    link: Link
+    debit: Debit
+    state: State
+
+
+def void_record(link: Link, reason: str) -> bytes:
+    """Returns what an officer signs to say that nothing left for a reservation, of this ledger and no other."""
+    check_names(reason)
+    return f"collegium/ledger-void/v1\n{link.seq} {link.hash.hex()}\n{reason}\n".encode()
+
+
+class Books:
+    """Assets, debits and what is spent, up to ``head``.
+
+    Attributes:
+      head: Last entry that was read.
+      ledger: The ledger's id; empty until the first entry was read.
+      simulation: Whether assets without a budget are allowed.
+      assets: By name.
+      lines: Debits by entry number, in order.
+    """
+
+    def __init__(self) -> None:
+        self.head = START
+        self.ledger = ""
+        self.simulation = False
+        self.assets: dict[str, Asset] = {}
+        self.lines: dict[int, Line] = {}
+        self._names: dict[str, str] = {}  # names and aliases -> asset
+        self._taken: set[tuple[str, str, str, int, int]] = set()
+        self._plans: dict[tuple[str, ...], tuple[int, int]] = {}  # limit, executions
+        self._spent: dict[tuple[str, str, str], dict[Event, int]] = {}  # by asset, claim, purpose: executions
+
+    def read(self, seq: int, text: str, digest: bytes) -> None:
+        """Takes in the next entry; one that does not fit changes nothing.
+
+        Raises: VerificationError: The chain is broken, or the entry says something that cannot be.
+        """
+        link = self.head.then(text)
+        if (seq, digest) != link:
+            raise VerificationError(f"entry {seq} of the ledger breaks the chain: it was changed, or one is missing")
+        try:
+            self._apply(link, json.loads(text))
+        except (FederationError, LookupError, TypeError, ValueError, AttributeError) as error:
+            raise VerificationError(f"entry {seq} of the ledger is not one that this version writes") from error
+        self.head = link
+
+    def _apply(self, link: Link, entry: dict[str, Any]) -> None:
+        kind = entry.pop("kind")
+        if (kind == "created") != (link.seq == 1):
+            raise ValueError(kind)
+        match kind:
+            case "created":
+                self.ledger, self.simulation = str(entry["id"]), entry["simulation"] is True
+            case "asset":
+                asset = Asset.from_json(entry)
+                self._claim_name(asset.name, asset.name)
+                self.assets[asset.name] = asset
+            case "alias":
+                self._claim_name(entry["alias"], self.assets[entry["asset"]].name)
+            case "reserved":
+                self._reserve(link, Debit.from_json(entry))
+            case "released":
+                line = self._pending(entry["seq"])
+                self.lines[line.link.seq] = Line(line.link, line.debit, State.RELEASED)
+            case "voided":
+                self._void(entry["seq"], entry["reason"], bytes.fromhex(entry["signature"]))
+            case _:
+                raise ValueError(kind)
+
+    def _claim_name(self, name: str, asset: str) -> None:
+        if self._names.setdefault(name, asset) != asset or (name == asset and name in self.assets):
+            raise ValueError(name)
+
+    def _reserve(self, link: Link, debit: Debit) -> None:
+        self._count(debit, debit.event.count)
+        self._taken.add(debit.release)
+        self.lines[link.seq] = Line(link, debit, State.RESERVED)
+
+    def _void(self, seq: int, reason: str, signature: bytes) -> None:
+        line = self.check_void(seq, reason, signature)
+        self._count(line.debit, -line.debit.event.count)
+        self.lines[seq] = Line(line.link, line.debit, State.VOIDED)
+
+    def _count(self, debit: Debit, executions: int) -> None:
+        spent = self._spent.setdefault((self.asset(debit.asset).name, debit.claim, debit.purpose), {})
+        one = debit.event.times(1)
+        spent[one] = spent.get(one, 0) + executions
+        limit, executed = self._plans.get(debit.plan, (debit.limit, 0))
+        self._plans[debit.plan] = limit, executed + executions
+
+    def _pending(self, seq: int) -> Line:
+        line = self.lines.get(seq)
+        if line is None or line.state is not State.RESERVED:
+            raise ValueError(f"entry {seq} is no open reservation")
+        return line
+
+    def asset(self, name: str) -> Asset:
+        """Returns an asset by its name or an alias. Raises: ConfigError: Nobody declared it."""
+        if name not in self._names:
+            raise ConfigError(
+                f"the ledger knows no asset {name!r}", hint="Declare it with its budget, or as an alias, first."
+            )
+        return self.assets[self._names[name]]
+
+    def aliases(self, asset: str) -> tuple[str, ...]:
+        """Returns the other names of an asset."""
+        return tuple(name for name, real in self._names.items() if real == asset != name)
+
+    def spent(self, asset: str, claim: str, purpose: str | None = None) -> tuple[Event, ...]:
+        """Returns the events that count against a budget, of one purpose or of all, equal ones merged."""
+        every = [
+            events for key, events in self._spent.items() if key[:2] == (asset, claim) and purpose in (None, key[2])
+        ]
+        return merged([one.times(count) for events in every for one, count in events.items() if count])
+
+    def executed(self, name: str, run: str | None = None) -> int:
+        """Counts the mechanism executions that are paid for under a name, in one run or in all."""
+        return sum(done for plan, (_, done) in self._plans.items() if plan[0] == name and run in (None, plan[1]))
+
+    def new_names(self, asset: Asset) -> tuple[bool, tuple[str, ...]]:
+        """Returns whether an asset is new, and which of its aliases are.
+
+        Raises: ConfigError: It was declared otherwise, is an alias, an alias is taken, or it has no budget outside
+          a simulation.
+        """
+        known = self.assets.get(asset.name)
+        if known is not None and known.to_json() != asset.to_json():
+            raise ConfigError(f"asset {asset.name} was declared with another budget; a budget is fixed for ever")
+        if not self.simulation and UNLIMITED in asset.budgets.values():
+            raise ConfigError(f"asset {asset.name} has no budget; that is for simulations")
+        for name in (asset.name, *asset.aliases):
+            if self._names.get(name, asset.name) != asset.name:
+                raise ConfigError(f"{name} stands for asset {self._names[name]} already; spend cannot be moved")
+        return known is None, tuple(name for name in dict.fromkeys(asset.aliases) if name not in self._names)
+
+    def check(self, debits: Sequence[Debit]) -> None:
+        """Refuses what may not be reserved, all of it together; changes nothing.
+
+        Raises:
+          BudgetExhaustedError: A budget, a purpose's share of it, or the run's plan does not cover it.
+          UnsupportedEventError: An event has no price under the budget's filter, or a budgeted claim has no event.
+          LocalProtocolError: The attempt was debited before, or the run's limit was another one.
+          ConfigError: An asset, purpose or claim that was not declared.
+        """
+        if not debits:
+            raise UnsupportedEventError("a release without an event has no price")
+        claims: dict[tuple[str, str, str, int, int], set[str]] = {}
+        plans = dict(self._plans)
+        for debit in debits:
+            asset = self.asset(debit.asset)
+            if debit.purpose not in asset.purposes or debit.claim not in asset.budgets:
+                raise ConfigError(f"asset {asset.name} has no budget for {debit.purpose} per {debit.claim}")
+            priced = claims.setdefault(debit.release, set())
+            if debit.release in self._taken or debit.claim in priced:
+                raise LocalProtocolError(f"round {debit.round} attempt {debit.attempt} was already debited")
+            priced.add(debit.claim)
+            plans[debit.plan] = debit.limit, _in_plan(debit, *plans.get(debit.plan, (debit.limit, 0)))
+        for (name, *_), priced in claims.items():
+            if missing := self.asset(name).budgets.keys() - priced:
+                raise UnsupportedEventError(f"the release is not priced per {', '.join(sorted(missing))}")
+        for name, claim in {(self.asset(debit.asset).name, debit.claim) for debit in debits}:
+            same = [debit for debit in debits if self.asset(debit.asset).name == name and debit.claim == claim]
+            self.check_budget(name, claim, [(debit.purpose, debit.event) for debit in same])
+
+    def check_budget(self, name: str, claim: str, wanted: Sequence[tuple[str, Event]]) -> None:
+        """Refuses events, given with their purposes, that a budget does not cover.
+
+        Raises: BudgetExhaustedError: The budget, or a purpose's share of it. UnsupportedEventError: No price.
+        """
+        asset = self.asset(name)
+        budget = asset.budgets[claim]
+        if isinstance(budget, Unlimited):
+            return
+        what = f"asset {asset.name} per {claim}"
+        _check_sum(budget, Decimal(1), self.spent(asset.name, claim), [event for _, event in wanted], what)
+        for purpose in {purpose for purpose, _ in wanted}:
+            spent, events = self.spent(asset.name, claim, purpose), [event for use, event in wanted if use == purpose]
+            _check_sum(budget, asset.purposes[purpose], spent, events, f"{what} for {purpose}")
+
+    def check_void(self, seq: int, reason: str, signature: bytes) -> Line:
+        """Returns the reservation that an officer's signature over ``void_record`` voids.
+
+        Raises:
+          PrivacyError: It is no open reservation, or nobody was named who may sign.
+          VerificationError: The signature does not fit.
+        """
+        line = self.lines.get(seq)
+        if line is None or line.state is not State.RESERVED:
+            raise PrivacyError(f"entry {seq} is no open reservation: it counts as it is")
+        officer = self.asset(line.debit.asset).officer
+        if officer is None:
+            raise PrivacyError(f"asset {line.debit.asset} names no officer: entry {seq} counts")
+        signing.verify(officer, signature, void_record(line.link, reason))
+        return line
+
+
+def entry(kind: str, body: Mapping[str, Any]) -> str:
+    """Returns the text of an entry."""
+    return json.dumps({"kind": kind, **body}, sort_keys=True, separators=(",", ":"))
+
+
+def _in_plan(debit: Debit, limit: int, executions: int) -> int:
+    if debit.limit != limit:
+        raise LocalProtocolError(f"the run's plan allowed {limit} executions and cannot allow {debit.limit} now")
+    if executions + debit.event.count > limit:
+        raise BudgetExhaustedError(f"{executions} of {limit} executions are spent; no room for {debit.event.count}")
+    return executions + debit.event.count
+
+
+def _check_sum(budget: Filter, share: Decimal, before: Sequence[Event], wanted: Sequence[Event], what: str) -> None:
+    after = budget.spent(merged((*before, *wanted)))
+    if after <= _DOWN.multiply(budget.limit, share):
+        return
+    spent, would_be = (round_up(budget.epsilon_of(value)) for value in (budget.spent(before), after))
+    part = "" if share == 1 else f", of which {share} may be used so"
+    # The numbers are for the site's own people: the server is told the message without its hint.
+    raise BudgetExhaustedError(
+        f"the budget of {what} does not cover this",
+        hint=f"Epsilon {spent} is spent and {would_be} would be, of {budget.epsilon} at delta {budget.delta}{part} "
+        f"({filter_name(budget)}).",
+    )
