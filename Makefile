@@ -36,6 +36,9 @@ format: $(VENV)/dev.stamp
 bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m simulations.bench
 	@$(BIN)/python -m simulations.bench_secagg
+	@$(BIN)/python -m simulations.bench_noise
+	@$(BIN)/python -m simulations.bench_privacy
+	@$(BIN)/python -m simulations.bench_dp
 
 soak: $(VENV)/dev.stamp
 	@$(BIN)/pytest -q -m soak

@@ -8,24 +8,41 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.secure import Release, SecureSite, Trained
-from clients.work import Site, Work, contribute
+from clients.work import Site, Work, contribute, plans_of
 from privacy.dp.noise import Entropy
-from privacy.errors import FederationError, PrivacyError, ProtocolError, RemoteProtocolError
-from privacy.store.ledger import Debit, Ledger
+from privacy.dp.plan import DistributedPlan
+from privacy.errors import (
+    BudgetExhaustedError,
+    FederationError,
+    LocalProtocolError,
+    PrivacyError,
+    ProtocolError,
+    RemoteProtocolError,
+)
+from privacy.store.budgets import Debit
+from privacy.store.ledger import Ledger
 from strategies.contribution import Vector
-from strategies.messages import RECORD, REFUSED, Hello, RoundReply, RoundTask, SecureTask
-from strategies.models import build as build_model
-from strategies.models import layout_of
-from strategies.task import ModelSpec
+from strategies.messages import RECORD, REFUSED, SPENT, Hello, RoundReply, RoundTask, SecureTask
+from strategies.models import size_of
+from strategies.secure_sum import to_units
 
 _STATE = "collegium-site"
+
+
+@dataclass(frozen=True)
+class Account:
+    """A site's budget ledger, the asset that its records are in it, and the run that is paid for."""
+
+    ledger: Ledger
+    asset: str
+    run: str
 
 
 @dataclass(frozen=True)
@@ -33,15 +50,19 @@ class Member:
     """A site in a run: who it is, where its debits go, which job it agreed to.
 
     Attributes:
-      ledger: ``None`` only where nothing is private (no plan).
+      account: Where debits go; ``None`` only where the site adds no noise.
       job: Digest of the settings this site resolved for itself.
       secure: Its part in secure aggregation; ``None`` where contributions go one by one, in the clear.
     """
 
     site: Site
-    ledger: Ledger | None
+    account: Account | None
     job: str
     secure: SecureSite | None = None
+
+    def __post_init__(self) -> None:
+        if self.site.sum_plan is not None and self.secure is None:
+            raise LocalProtocolError("noise that belongs in a masked sum does not protect an update in the clear")
 
 
 def build(member_of: Callable[[Context], Member], *, entropy: Entropy = secrets.token_bytes) -> ClientApp:
@@ -59,7 +80,7 @@ def build(member_of: Callable[[Context], Member], *, entropy: Entropy = secrets.
     def hello(message: Message, context: Context) -> Message:
         def answer() -> bytes:
             site = member_of(context).site
-            return Hello(site.id, len(site.records.y)).encode()
+            return Hello(site.id, site.records.n_units).encode()
 
         return _answered(message, answer)
 
@@ -103,11 +124,13 @@ def masked_attempt(member: Member, data: bytes, state: RecordDict, entropy: Entr
 
     Raises: FederationError: Refused, or failed; nothing left and ``state`` is as before.
     """
-    secure = _secure(member)
+    secure, site = _secure(member), member.site
     both = SecureTask.decode(data)
     work, release = _train(member, both.task, state, entropy)
-    declared, weight = member.site.algorithm.declared, len(member.site.records.y)
-    trained = Trained(work.contribution, both.task.arrays, declared, weight, release)
+    declared, plan = site.algorithm.declared, site.sum_plan
+    units = to_units(work.contribution, declared, site.records.n_units, entropy) if work.units is None else work.units
+    share = partial(plan.share, units.size, entropy=entropy) if isinstance(plan, DistributedPlan) else None
+    trained = Trained(units, both.task.arrays, declared, release, share)
     return secure.start(both.start, trained, state, job=member.job, entropy=entropy)
 
 
@@ -121,12 +144,15 @@ def _train(member: Member, task: RoundTask, state: RecordDict, entropy: Entropy)
         raise RemoteProtocolError(f"{site.id} has answered round {task.round} attempt {task.attempt}", phase="train")
     _check_arrays(task, site)
     control = memory.control_for(task.accepted)
-    if site.plan is not None and member.ledger is not None:
-        site.plan.check_room(member.ledger.executed(site.id))
+    debits = _debits(member, task)
+    if debits and member.account is not None:
+        member.account.ledger.check(debits)  # before training, so that a spent budget costs nobody's time
     work = contribute(site, task.arrays, round_number=task.round, control=control, entropy=entropy)
 
     def release(memory_of_message: RecordDict) -> None:
-        _debit(member, task, work)
+        if debits and member.account is not None:
+            ledger = member.account.ledger
+            ledger.release(ledger.reserve(debits))
         _Memory((task.round, task.attempt), control, work.control).write(memory_of_message)
 
     return work, release
@@ -138,36 +164,44 @@ def _secure(member: Member) -> SecureSite:
     return member.secure
 
 
-def _debit(member: Member, task: RoundTask, work: Work) -> None:
-    plan = member.site.plan
-    if plan is None:
-        return
-    if member.ledger is None:
-        raise RemoteProtocolError(f"{member.site.id} has no ledger: nothing private may leave", phase="train")
-    debit = Debit(member.site.id, task.round, task.attempt, plan.event(work.executions))
-    member.ledger.debit(debit, limit=plan.max_executions)
+def _debits(member: Member, task: RoundTask) -> list[Debit]:
+    """Returns what an attempt costs: a line for the noise in the steps, and one for the share of noise in the sum."""
+    site, account = member.site, member.account
+    plans = plans_of(site)
+    if plans and account is None:
+        raise RemoteProtocolError(f"{site.id} has no ledger: nothing private may leave", phase="train")
+    return [
+        Debit(
+            account.asset,
+            task.round,
+            task.attempt,
+            plan.event(plan.steps_per_attempt),
+            limit=plan.max_executions,
+            run=account.run,
+            claim=plan.claim,
+        )
+        for plan in plans
+        if account is not None
+    ]
 
 
 def _check_arrays(task: RoundTask, site: Site) -> None:
     expected = {"model", "control"} if site.algorithm.local.control else {"model"}
     if set(task.arrays) != expected:
         raise RemoteProtocolError(f"{site.id} was sent other arrays than {', '.join(sorted(expected))}", phase="train")
-    size = _size_of(site.task.model, site.task.n_inputs)
+    size = size_of(site.task.model, site.task.n_inputs)
     if any(vector.size != size for vector in task.arrays.values()):
         raise RemoteProtocolError(f"{site.id} was sent a model of another size than its own", phase="train")
     if not all(np.isfinite(vector).all() for vector in task.arrays.values()):
         raise RemoteProtocolError(f"{site.id} was sent a model that is not finite", phase="train")
 
 
-@lru_cache(maxsize=8)
-def _size_of(spec: ModelSpec, n_inputs: int) -> int:
-    return layout_of(build_model(spec, n_inputs, seed=0)).size
-
-
 def _answered(message: Message, answer: Callable[[], bytes]) -> Message:
     """Replies with the answer, or with a reason that holds nothing of the records."""
     try:
         data = answer()
+    except BudgetExhaustedError as error:
+        return Message(Error(code=SPENT, reason=str(error)), reply_to=message)
     except (PrivacyError, ProtocolError) as error:
         return Message(Error(code=REFUSED, reason=str(error)), reply_to=message)
     except FederationError as error:

@@ -13,7 +13,7 @@ import io
 import lzma
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from gzip import BadGzipFile
 from gzip import decompress as gunzip
 from pathlib import Path
@@ -41,16 +41,20 @@ class Records:
     Attributes:
       x: Inputs, shape ``(n, n_inputs)``, float32.
       y: Labels 0 or 1, shape ``(n,)``, float32.
+      patient: A number per patient, shape ``(n,)``, int64; ``None``: every record is a patient of its own.
     """
 
     x: npt.NDArray[np.float32]
     y: npt.NDArray[np.float32]
+    patient: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         if self.x.ndim != 2 or self.y.shape != self.x.shape[:1]:
             raise ValueError(f"{self.x.shape} inputs do not go with {self.y.shape} labels")
         if self.x.dtype != np.float32 or self.y.dtype != np.float32:
             raise ValueError("records are float32")
+        if self.patient is not None and (self.patient.shape != self.y.shape or self.patient.dtype != np.int64):
+            raise ValueError("every record has one patient, by an int64 number")
 
     def __repr__(self) -> str:
         return f"Records(x: {self.x.shape}, y: {self.y.shape})"
@@ -60,7 +64,26 @@ class Records:
 
     def take(self, rows: npt.NDArray[np.int64]) -> "Records":
         """Returns some of the records, in the order of ``rows``, shape ``(b,)``."""
-        return Records(self.x[rows], self.y[rows])
+        return Records(self.x[rows], self.y[rows], None if self.patient is None else self.patient[rows])
+
+    @property
+    def n_units(self) -> int:
+        """Number of patients where the records name one, else of records: what privacy counts and protects."""
+        return len(self) if self.patient is None else len(np.unique(self.patient))
+
+    def of_units(self, chosen: npt.NDArray[np.bool_]) -> tuple["Records", list[int] | None]:
+        """Returns all records of the chosen units, those of a patient next to each other.
+
+        Args:
+          chosen: Shape ``(n_units,)``; patients in the order of their numbers, or records in their own. Secret.
+
+        Returns: The records, and how many each chosen patient has (``None``: no patients are named).
+        """
+        if self.patient is None:
+            return self.take(np.flatnonzero(chosen)), None
+        sizes = np.unique(self.patient, return_counts=True)[1]
+        order = np.argsort(self.patient, kind="stable")
+        return self.take(order[np.repeat(chosen, sizes)]), sizes[chosen].tolist()
 
 
 def read_table(path: Path, *, sha256: str | None = None, columns: Sequence[str] = ()) -> "pd.DataFrame":
@@ -102,7 +125,7 @@ def complete_rows(frame: "pd.DataFrame", task: Task, *, where: str) -> "pd.DataF
     """
     _check_columns(frame, task, where)
     needed = [feature.name for feature in task.features if "" not in feature.missing]
-    blank = [_Column(frame[name]).blank for name in [*needed, task.target.name]]
+    blank = [_Column(frame[name]).blank for name in [*needed, task.target.name, *_patient_column(task)]]
     kept: pd.DataFrame = frame.loc[~np.any(blank, axis=0)]
     return kept
 
@@ -110,8 +133,9 @@ def complete_rows(frame: "pd.DataFrame", task: Task, *, where: str) -> "pd.DataF
 def encode(frame: "pd.DataFrame", task: Task, *, where: str) -> Records:
     """Encodes a site's table, row by row.
 
-    Guarantees, under ``scaling = "public"``: row ``i`` of the result depends on row ``i`` of the table and on ``task``
-    only; inputs lie in ``[-clamp, clamp]``. Under ``scaling = "own"`` values are as they are, categories 0 or 1.
+    Guarantees, under ``scaling = "public"``: row ``i`` of ``x`` and ``y`` depends on row ``i`` of the table and on
+    ``task`` only; inputs lie in ``[-clamp, clamp]``. Under ``scaling = "own"`` values are as they are, categories 0
+    or 1.
 
     Args:
       frame: At least one row; columns the task does not name are ignored. Secret.
@@ -125,7 +149,10 @@ def encode(frame: "pd.DataFrame", task: Task, *, where: str) -> Records:
     _check_columns(frame, task, where)
     inputs = [_encode_feature(_Column(frame[feature.name]), feature, task, where) for feature in task.features]
     labels = _labels(_Column(frame[task.target.name]), task.target, where)
-    return Records(np.concatenate(inputs, axis=1).astype(np.float32), labels.astype(np.float32))
+    patients = [_patient_numbers(_Column(frame[name]), name, where) for name in _patient_column(task)]
+    return Records(
+        np.concatenate(inputs, axis=1).astype(np.float32), labels.astype(np.float32), patients[0] if patients else None
+    )
 
 
 def standardise(train: Records, test: Records) -> tuple[Records, Records]:
@@ -144,7 +171,7 @@ def standardise(train: Records, test: Records) -> tuple[Records, Records]:
         raise ConfigError("own scaling needs at least two training records", hint="Use public scaling instead.")
     centre = train.x.mean(axis=0, dtype=np.float64)
     deviation = train.x.std(axis=0, dtype=np.float64, ddof=1) + 1e-9
-    scaled = [Records(((part.x - centre) / deviation).astype(np.float32), part.y) for part in (train, test)]
+    scaled = [replace(part, x=((part.x - centre) / deviation).astype(np.float32)) for part in (train, test)]
     return scaled[0], scaled[1]
 
 
@@ -211,6 +238,19 @@ def _labels(column: _Column, target: Target, where: str) -> _Cells:
     return (column.numbers > target.threshold).astype(np.float64)
 
 
+def _patient_column(task: Task) -> list[str]:
+    return [task.patient] if task.patient else []
+
+
+def _patient_numbers(column: _Column, name: str, where: str) -> npt.NDArray[np.int64]:
+    """Returns 0, 1, … in the order in which patients first appear: nothing of the values is kept."""
+    import pandas as pd  # noqa: PLC0415 - a heavy import, only where patients are named
+
+    _refuse_rows(column.blank, "no value", name, where)
+    codes, _ = pd.factorize(column.numbers if column.text is None else column.text)
+    return np.asarray(codes, dtype=np.int64)
+
+
 def _refuse_rows(bad: _Flags, problem: str, column: str, where: str) -> None:
     n_bad = int(np.count_nonzero(bad))
     if n_bad:
@@ -220,7 +260,8 @@ def _refuse_rows(bad: _Flags, problem: str, column: str, where: str) -> None:
 def _check_columns(frame: "pd.DataFrame", task: Task, where: str) -> None:
     present = [str(name) for name in frame.columns]
     _refuse_double_columns(present, where)
-    lacking = [name for name in [*(f.name for f in task.features), task.target.name] if name not in present]
+    wanted = [*(feature.name for feature in task.features), task.target.name, *_patient_column(task)]
+    lacking = [name for name in wanted if name not in present]
     if not lacking:
         return
     # A file without a header line has a record in its place: only what is all but the declared name is repeated.

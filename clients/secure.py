@@ -5,9 +5,12 @@ of it, and the site is a drop-out of that attempt. Records are durable before wh
 """
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+import numpy.typing as npt
 from flwr.app import RecordDict
 
 from privacy.errors import LocalProtocolError, RemoteProtocolError
@@ -16,10 +19,10 @@ from privacy.secagg import client, effects, wire
 from privacy.secagg.admission import ClientConfig, LocalInput
 from privacy.secagg.context import Roster, RoundContext
 from privacy.secagg.encoding import Entropy
-from privacy.secagg.suite import RealSuite
+from privacy.secagg.suite import RealSuite, fastest_keystream
 from privacy.store.admissions import Admissions
-from strategies.contribution import Contribution, Declared, Vector
-from strategies.secure_sum import plan_digest, to_units, values_digest
+from strategies.contribution import Declared, Vector
+from strategies.secure_sum import plan_digest, values_digest
 
 Release = Callable[[RecordDict], None]
 """Debits what is about to leave and remembers it in the message's state; raises if it cannot: then nothing leaves."""
@@ -27,13 +30,18 @@ Release = Callable[[RecordDict], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a site masks: its contribution, what it trained on, its public weight, and how to pay for it."""
+    """What a site masks, what it trained on, and how to pay for it.
 
-    contribution: Contribution
+    Attributes:
+      units: Grid units, blocks in the declared order. Secret.
+      share: Draws the site's share of the noise, given the fewest survivors of the attempt; ``None`` for no noise.
+    """
+
+    units: npt.NDArray[np.int64] = field(repr=False)
     arrays: Mapping[str, Vector]
     declared: Declared
-    weight: int
     release: Release
+    share: Callable[[int], npt.NDArray[np.int64]] | None = None
 
 
 @dataclass
@@ -75,9 +83,20 @@ class SecureSite:
             raise RemoteProtocolError("secure aggregation begins with START", site_id=self.site, phase="train")
         context = RoundContext.decode(start.context)
         admitted = {context.run: self.admissions.last(self.site, context.run)}
-        config = ClientConfig(self.site, self.key, self.roster, bytes.fromhex(job), admitted, entropy, RealSuite())
+        config = ClientConfig(
+            self.site,
+            self.key,
+            self.roster,
+            bytes.fromhex(job),
+            admitted,
+            entropy,
+            RealSuite(fastest_keystream(time.perf_counter)),
+        )
+        units = trained.units
+        if trained.share is not None:  # fresh for every attempt, from the survivors that its signed context promises
+            units = units + trained.share(context.thresholds.min_survivors)
         own = LocalInput(
-            {0: to_units(trained.contribution, trained.declared, trained.weight, entropy)},
+            {0: units},
             plan_digest(trained.declared, trained.arrays["model"].size),
             {0: values_digest(trained.arrays)},
         )

@@ -1,12 +1,13 @@
 """Local training, plain or with record-level privacy. The only file that uses Opacus.
 
-Opacus gives gradients per record and nothing else; clipping, noise and the denominator are ours
-(``privacy.dp.mechanism``), and so is the count of executions. Opacus' own noise and sampling come from torch's global
-generator, that is from ``--seed``: they are not used.
+A private step takes one of two paths, by the model's size. Small models: gradients per record from Opacus, clipped and
+summed in exact integers (``privacy.dp.mechanism``). Large ones: `clients.clipping`, in floating point. Opacus gives
+gradients per record and nothing else; noise, the denominator and the count of executions are ours on both paths.
+Opacus' own noise and sampling come from torch's global generator, that is from ``--seed``: they are not used.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +17,12 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from clients.batches import batch_at
+from clients.clipping import Batch, Clipping, Losses, chunks, on_integer_path, rows_at_once
 from clients.records import Records
+from privacy.dp.events import Arithmetic, SamplingType
+from privacy.dp.mechanism import ClippedSum
 from privacy.dp.noise import Entropy, poisson_mask
-from privacy.dp.plan import RecordPlan
+from privacy.dp.plan import RecordPlan, Unit
 from privacy.errors import ConfigError
 from strategies.contribution import Vector
 from strategies.models import load_vector, to_vector
@@ -31,8 +35,6 @@ from opacus.validators import ModuleValidator  # noqa: E402
 
 # Opacus configures the root logger when it is imported; what is logged, and where, is the application's affair.
 _root.handlers[:], _root.level = _logging_as_found
-
-_CHUNK = 512  # records whose gradients are in memory at once; one noisy step may take several chunks
 
 GradientSource = Callable[[nn.Module, int], None]
 """Fills ``.grad`` of every parameter for one step; the second argument is the step number."""
@@ -71,7 +73,7 @@ def train(model: nn.Module, start: Vector, steps: Steps, gradient: GradientSourc
     load_vector(model, start)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     anchors = [parameter.detach().clone() for parameter in parameters]
-    drifts = _split_like(steps.drift, parameters)
+    drifts = [None] * len(parameters) if steps.drift is None else _split_like(torch.tensor(steps.drift), parameters)
     optimizer = _optimizer(parameters, steps.training)
     for step in range(steps.first, steps.first + steps.count):
         optimizer.zero_grad(set_to_none=True)
@@ -104,36 +106,118 @@ def plain_gradient(records: Records, training: Training, *, site: SiteId, seed: 
 def private_gradient(records: Records, plan: RecordPlan, *, entropy: Entropy) -> GradientSource:
     """Clipped, summed, noised gradient over the *expected* batch size (Abadi et al., CCS 2016, algorithm 1).
 
+    The unit is a record, or a patient where the records name one: then a coin is tossed for each patient, all records
+    of one that comes up enter, their gradients are added up, and the sum is clipped once. The batch size, too, counts
+    units. A step may be taken in pieces of whole units; noise is added once a step.
+
     Every call is one execution of ``plan.mechanism``, an empty Poisson batch included; the caller counts and debits
     them before anything derived from the result leaves the site.
 
     Args:
-      records: Exactly ``plan.n_records`` of them.
+      records: Of exactly ``plan.n_records`` units.
       plan: Ties clip, noise and sampling to what was priced.
       entropy: Randomness of noise and sampling, in production ``secrets.token_bytes``.
     """
-    if len(records.y) != plan.n_records:
-        raise ConfigError(f"the plan was made for {plan.n_records} records, the site has {len(records.y)}")
+    units = "records" if records.patient is None else "patients"
+    if records.n_units != plan.n_records:
+        raise ConfigError(f"the plan was made for {plan.n_records} {units}, the site has {records.n_units}")
+    if (plan.unit is Unit.PATIENT) != (records.patient is not None):
+        raise ConfigError(f"the plan protects a {plan.unit}, and this site can only count {units}")
+    if plan.sampling.type not in (SamplingType.FULL, SamplingType.POISSON):
+        raise ConfigError(f"no site can draw batches of the kind {plan.sampling.type}")
+    clippings: dict[nn.Module, Clipping] = {}
 
     def gradient(model: nn.Module, _step: int) -> None:
-        chosen = np.flatnonzero(poisson_mask(float(plan.sampling.rate), plan.n_records, entropy))
-        wrapped = _per_record_module(model)
-        try:
-            total = sum(
-                (
-                    plan.mechanism.constrain(_per_record_gradients(wrapped, records, chosen[at : at + _CHUNK]))
-                    for at in range(0, len(chosen), _CHUNK)
-                ),
-                start=np.zeros(to_vector(model).size, dtype=np.int64),
+        if isinstance(model, GradSampleModule):
+            raise ConfigError("the model is already wrapped for per-record gradients")
+        if plan.arithmetic is Arithmetic.INTEGER_EXACT and arithmetic_of(model, plan) is Arithmetic.FLOAT:
+            raise ConfigError("the plan declares exact noise, which a model of this size does not get")
+        chosen, sizes = records.of_units(poisson_mask(float(plan.sampling.rate), plan.n_records, entropy))
+        batch = torch.from_numpy(chosen.x), torch.from_numpy(chosen.y), sizes
+        model.train()
+        if on_integer_path(model):
+            total = integer_sum(model, record_losses, batch, plan.mechanism)
+            released = torch.from_numpy(plan.mechanism.add_noise(total, entropy) / plan.expected_batch).float()
+        else:
+            if model not in clippings:
+                clippings[model] = Clipping(model, record_losses)
+            released = clippings[model].noisy_mean(
+                batch,
+                clip=float(plan.clip),
+                noise_multiplier=float(plan.noise_multiplier),
+                denominator=plan.expected_batch,
+                entropy=entropy,
             )
-        finally:
-            wrapped.to_standard_module()
-        released = plan.mechanism.add_noise(total, entropy) / plan.expected_batch
-        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        for parameter, part in zip(parameters, _split_like(released.astype(np.float32), parameters), strict=True):
-            parameter.grad = part
+        set_gradients(model, released)
 
     return gradient
+
+
+def set_gradients(model: nn.Module, flat: torch.Tensor) -> None:
+    """Makes parts of a vector of shape ``(d,)`` the gradients of the trainable parameters, in their order."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter, part in zip(parameters, _split_like(flat, parameters), strict=True):
+        parameter.grad = part
+
+
+def arithmetic_of(model: nn.Module, plan: RecordPlan) -> Arithmetic:
+    """Returns how a step's noise is drawn, a function of public values; belongs into the plan and so into its events.
+
+    On the float path clipping, too, is floating-point (`clients.clipping`).
+    """
+    if not on_integer_path(model):
+        return Arithmetic.FLOAT
+    return plan.mechanism.arithmetic(_n_trained(model))
+
+
+def record_losses(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Returns the loss of each record, shape ``(b,)``, from logits of shape ``(b, 1)``."""
+    return binary_cross_entropy_with_logits(outputs.squeeze(1), labels, reduction="none")
+
+
+def integer_sum(model: nn.Module, losses: Losses, batch: Batch, mechanism: ClippedSum) -> npt.NDArray[np.int64]:
+    """Sums clipped gradients of units on the mechanism's grid; gradients per record come from Opacus.
+
+    Args:
+      model: Left as it was, but for its mode and gradients.
+      losses: One loss per record.
+      batch: May hold no record. Secret.
+      mechanism: Clips and sums.
+
+    Returns: Shape ``(d,)``, grid units. Secret.
+    """
+    inputs, labels, sizes = batch
+    total = np.zeros(_n_trained(model), np.int64)
+    wrapped = opacus_model(model)
+    try:
+        for rows, held in chunks(len(labels), sizes, rows_at_once(total.size)):
+            found = per_record_gradients(wrapped, losses, inputs[rows], labels[rows])
+            per_record = torch.cat([each.flatten(1) for each in found], dim=1).double().numpy()
+            total += mechanism.constrain(per_record if held is None else _by_unit(per_record, held))
+    finally:
+        wrapped.to_standard_module()
+    return total
+
+
+def _by_unit(per_record: npt.NDArray[np.float64], sizes: Sequence[int]) -> npt.NDArray[np.float64]:
+    with np.errstate(all="ignore"):  # a sum that is no number is the mechanism's to drop
+        return np.asarray(np.add.reduceat(per_record, np.cumsum([0, *sizes[:-1]]), axis=0))
+
+
+def opacus_model(model: nn.Module) -> GradSampleModule:
+    """Returns the model with Opacus' hooks on its layers; ``to_standard_module`` takes them off."""
+    return GradSampleModule(model, loss_reduction="sum")
+
+
+def per_record_gradients(
+    wrapped: GradSampleModule, losses: Losses, inputs: torch.Tensor, labels: torch.Tensor
+) -> list[torch.Tensor]:
+    """Returns Opacus' gradients, per trainable parameter ``(b, …)``: the reference for `clients.clipping`."""
+    wrapped.zero_grad(set_to_none=True)
+    # Opacus hooks the module's backward pass, which torch runs in full only if the inputs take gradients too.
+    watched = inputs.clone().requires_grad_() if inputs.is_floating_point() else inputs
+    losses(wrapped(watched), labels).sum().backward()  # type: ignore[no-untyped-call]
+    return [parameter.grad_sample for parameter in wrapped.parameters() if parameter.requires_grad]
 
 
 def check_private_model(model: nn.Module) -> None:
@@ -148,33 +232,13 @@ def check_private_model(model: nn.Module) -> None:
         )
 
 
-def _per_record_module(model: nn.Module) -> GradSampleModule:
-    if isinstance(model, GradSampleModule):
-        raise ConfigError("the model is already wrapped for per-record gradients")
-    model.train()
-    return GradSampleModule(model, loss_reduction="sum")
+def _n_trained(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def _per_record_gradients(
-    wrapped: GradSampleModule, records: Records, rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    wrapped.zero_grad(set_to_none=True)
-    # Opacus hooks the module's backward pass, which torch runs in full only if the inputs take gradients too.
-    logits = wrapped(torch.from_numpy(records.x[rows]).requires_grad_()).squeeze(1)
-    labels = torch.from_numpy(records.y[rows])
-    binary_cross_entropy_with_logits(logits, labels, reduction="sum").backward()  # type: ignore[no-untyped-call]
-    samples = [
-        parameter.grad_sample.reshape(len(rows), -1) for parameter in wrapped.parameters() if parameter.requires_grad
-    ]
-    return torch.cat(samples, dim=1).double().numpy()
-
-
-def _split_like(vector: Vector | None, parameters: list[nn.Parameter]) -> list[torch.Tensor | None]:
-    if vector is None:
-        return [None] * len(parameters)
-    flat = torch.from_numpy(np.array(vector, dtype=np.float32))
-    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
-    return [part.reshape(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]
+def _split_like(flat: torch.Tensor, parameters: list[nn.Parameter]) -> list[torch.Tensor]:
+    parts = flat.split_with_sizes([parameter.numel() for parameter in parameters])
+    return [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
 
 
 def _optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from clients.records import Records
-from clients.training import Steps, plain_gradient, private_gradient, train
+from clients.training import Steps, integer_sum, plain_gradient, private_gradient, record_losses, train
 from privacy.dp.noise import Entropy
-from privacy.dp.plan import RecordPlan
+from privacy.dp.plan import DistributedPlan, PrivacyPlan, RecordPlan, SumPlan, Unit
 from strategies.algorithm import Algorithm
 from strategies.contribution import Contribution, Vector, check_sent
-from strategies.models import build
+from strategies.models import build, load_vector
 from strategies.scaffold import next_control
 from strategies.task import SiteId, Task
 
@@ -24,7 +26,8 @@ class Site:
 
     Attributes:
       records: Training records. Secret.
-      plan: Record-level privacy, or ``None`` for none.
+      plan: Noise in every step, or ``None`` for none.
+      sum_plan: Noise in the sum over sites, or ``None`` for none.
       seed: Orders batches when there is no plan; noise never depends on it.
     """
 
@@ -34,6 +37,13 @@ class Site:
     seed: int
     plan: RecordPlan | None
     records: Records = field(repr=False)
+    sum_plan: SumPlan | None = None
+
+
+def plans_of(site: Site) -> tuple[PrivacyPlan, ...]:
+    """Returns the plans whose noise the site itself adds, and therefore pays for."""
+    distributed = (site.sum_plan,) if isinstance(site.sum_plan, DistributedPlan) else ()
+    return (*((site.plan,) if site.plan is not None else ()), *distributed)
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ class Work:
 
     Attributes:
       contribution: Declared arrays and scalars; secret until debited (with a plan) or at all (without one).
+      units: Where the sum is noised: the clipped contribution, grid units, shape ``(d,)``. Secret.
       control: The site's next control variate if the contribution is accepted; stays at the site.
       executions: Noisy steps taken.
     """
@@ -49,6 +60,7 @@ class Work:
     contribution: Contribution
     control: Vector | None
     executions: int
+    units: npt.NDArray[np.int64] | None = None
 
 
 def contribute(
@@ -71,6 +83,8 @@ def contribute(
     Raises: LocalProtocolError: The result is not what the algorithm declares.
     """
     start = arrays["model"]
+    if site.sum_plan is not None and site.sum_plan.unit is not Unit.SITE:
+        return _sum_over_records(site, start, site.sum_plan)
     training, rule = site.task.training, site.algorithm.local
     drift: Vector | None = None
     own = np.zeros_like(start) if control is None else control
@@ -92,4 +106,15 @@ def contribute(
         sent["control"] = following - own
     contribution = Contribution(sent)
     check_sent(contribution, site.algorithm.declared, start.size)
-    return Work(contribution, following, training.local_steps if site.plan is not None else 0)
+    units = None if site.sum_plan is None else site.sum_plan.mechanism.constrain(update[None].astype(np.float64))
+    return Work(contribution, following, training.local_steps if site.plan is not None else 0, units)
+
+
+def _sum_over_records(site: Site, start: Vector, plan: SumPlan) -> Work:
+    """One step a round: every record's gradient clipped and summed on the grid, the step taken after the noise."""
+    model = build(site.task.model, site.task.n_inputs, seed=0)
+    load_vector(model, start)
+    model.train()
+    records, sizes = site.records.of_units(np.ones(site.records.n_units, dtype=np.bool_))
+    batch = torch.from_numpy(records.x), torch.from_numpy(records.y), sizes
+    return Work(Contribution({}), None, 0, integer_sum(model, record_losses, batch, plan.mechanism))

@@ -20,6 +20,7 @@ import typer
 
 import privacy
 from privacy.audit import page
+from privacy.audit.transcript import MAX_TRANSCRIPT_BYTES, TRANSCRIPT_FILE
 from privacy.audit.verify import verify as verify_report
 from privacy.errors import (
     BudgetExhaustedError,
@@ -35,6 +36,7 @@ from privacy.store.run_folder import MODEL_FILE, PAGE_FILE, REPORT_FILE, RunFold
 _LAZY = {
     "simulate": ("simulations.command", "Run a scenario: train together, compare, sign a report."),
     "scenarios": ("simulations.command", "List scenarios and whether their data is at hand."),
+    "site": ("privacy.store.command", "Look after a site: its privacy budget."),
 }
 _QUIET = ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")
 _INTERRUPTED = 130
@@ -50,15 +52,25 @@ def verify(
     model: Annotated[
         Path | None, typer.Option(help="The model file; by default model.safetensors beside the report.")
     ] = None,
+    transcript: Annotated[
+        Path | None, typer.Option(help=f"What the sites signed; by default {TRANSCRIPT_FILE} beside the report.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check every claim of REPORT (report.dsse.json or report.html) offline, a line a claim."""
     data = read_file(report)
     trusted = None if trust is None else parse_public_keys(_text(trust))
-    beside = report.parent / MODEL_FILE
-    model = model or (beside if beside.exists() else None)
+    model = model or _beside(report, MODEL_FILE)
     digest = None if model is None else hashlib.sha256(read_file(model)).hexdigest()
-    verdict = verify_report(data, trusted=trusted, self_signed=self_signed, model_sha256=digest, progress=_to_stderr)
+    transcript = transcript or _beside(report, TRANSCRIPT_FILE)
+    verdict = verify_report(
+        data,
+        trusted=trusted,
+        self_signed=self_signed,
+        model_sha256=digest,
+        transcript=None if transcript is None else read_file(transcript, limit=MAX_TRANSCRIPT_BYTES),
+        progress=_to_stderr,
+    )
     if as_json:
         typer.echo(json.dumps(verdict.to_json(), indent=2))
     else:
@@ -88,20 +100,23 @@ class _Commands(typer.core.TyperGroup):
         return _command(_load(cmd_name), cmd_name)
 
 
-def _load(name: str) -> Callable[..., None]:
+def _load(name: str) -> Callable[..., None] | typer.Typer:
     for variable in _QUIET:  # Flower and Ray read these once, when they are imported
         os.environ.setdefault(variable, "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
     try:
-        function: Callable[..., None] = getattr(importlib.import_module(_LAZY[name][0]), name)
+        function: Callable[..., None] | typer.Typer = getattr(importlib.import_module(_LAZY[name][0]), name)
     except ModuleNotFoundError as error:
         raise ConfigError(f"collegium {name} cannot start: {error.name} is not installed", hint=_EXTRAS) from error
     return function
 
 
-def _command(function: Callable[..., None], name: str) -> click.Command:
-    single = typer.Typer(add_completion=False)
-    single.command(name)(function)
+def _command(function: Callable[..., None] | typer.Typer, name: str) -> click.Command:
+    if isinstance(function, typer.Typer):
+        single = function
+    else:
+        single = typer.Typer(add_completion=False)
+        single.command(name)(function)
     command = typer.main.get_command(single)
     command.name = name
     return command
@@ -171,6 +186,11 @@ def _exit_code(error: FederationError) -> int:
     if isinstance(error, QuorumError | BudgetExhaustedError):
         return 4
     return 1 if isinstance(error, PrivacyError) else 2
+
+
+def _beside(report: Path, name: str) -> Path | None:
+    path = report.parent / name
+    return path if path.exists() else None
 
 
 def _text(path: Path) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from strategies.messages import RECORD, REFUSED
+from strategies.messages import RECORD, REFUSED, SPENT
 from strategies.task import SiteId
 
 _SITE_ERRORS = (1, 2)  # Flower's codes for a ClientApp that could not be loaded, and for one that raised
@@ -60,6 +60,7 @@ class Exchange:
     Attributes:
       nodes: Flower's node id per site, in the federation's site order.
       egress: Running account per site.
+      spent: Sites whose privacy budget has no room left, with what they said.
     """
 
     grid: Grid
@@ -68,6 +69,7 @@ class Exchange:
     clock: Clock
     sleep: Sleep
     egress: dict[SiteId, Egress] = field(default_factory=dict)
+    spent: dict[SiteId, str] = field(default_factory=dict)
     _silent: dict[SiteId, int] = field(default_factory=dict)
     _late: dict[str, SiteId] = field(default_factory=dict)
 
@@ -138,6 +140,8 @@ class Exchange:
             if _came_from_site(reply):
                 self._silent[site] = 0
                 self._count(site, reply)
+                if reply.has_error() and reply.error.code == SPENT:
+                    self.spent[site] = _plain(reply.error.reason)
             if in_time:
                 fresh.append((site, _outcome(reply)))
         return fresh

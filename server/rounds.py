@@ -6,12 +6,12 @@ Not Flower's ``Strategy.start``: that samples without a time-out, sends one reco
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from privacy.errors import ConfigError, RemoteProtocolError
+from privacy.errors import BudgetExhaustedError, ConfigError, RemoteProtocolError
 from privacy.secagg.context import MAX_ATTEMPTS
 from server.exchange import Exchange
 from strategies.algorithm import Algorithm
@@ -86,6 +86,7 @@ class Driver:
       job: Digest of the settings every site must have agreed to.
       weights: Public weight per site.
       collect: How contributions come in; one by one, in the clear, if ``None``.
+      stopped: Why the run ended before its last round; empty if it did not.
     """
 
     exchange: Exchange
@@ -94,11 +95,12 @@ class Driver:
     job: str
     weights: Mapping[SiteId, float]
     collect: Collect | None = None
+    stopped: str = field(default="", init=False)
 
     def run(
         self, state: Any, on_round: Callable[[RoundRecord, Any], None], *, sites: Sequence[SiteId] | None = None
     ) -> Any:
-        """Runs all rounds.
+        """Runs all rounds, or as many as privacy budgets allow; the last model is then kept.
 
         Args:
           state: The algorithm's state to begin with.
@@ -111,18 +113,42 @@ class Driver:
         cohort = tuple(sites if sites is not None else self.weights)
         retries, accepted = self.schedule.retries, dict.fromkeys(cohort, (0, 0))
         for number in range(1, self.schedule.rounds + 1):
-            began, attempt = self.exchange.clock(), 1
-            found = self._attempt(state, cohort, number, attempt, accepted)
-            while len(found.answered) < self.schedule.floor and retries > 0 and attempt < self.schedule.per_round:
-                retries, attempt = retries - 1, attempt + 1
-                found = self._attempt(state, cohort, number, attempt, accepted)
-            skipped = found.aggregate is None or len(found.answered) < self.schedule.floor
-            if found.aggregate is not None and not skipped:
+            began, most = self.exchange.clock(), min(retries + 1, self.schedule.per_round)
+            found, attempt = self._tried(state, cohort, number, most, accepted)
+            if found is None:
+                break
+            retries -= attempt - 1
+            if found.aggregate is not None and not self._is_short(found):
                 state = self._apply(state, found.aggregate)
                 accepted.update((site, (number, attempt)) for site in found.answered)
-            seconds = self.exchange.clock() - began
+            seconds, skipped = self.exchange.clock() - began, self._is_short(found)
             on_round(RoundRecord(number, attempt, found.answered, found.missing, skipped, seconds), state)
+            if self.stopped:
+                break
         return state
+
+    def _tried(
+        self,
+        state: Any,
+        cohort: Sequence[SiteId],
+        number: int,
+        most: int,
+        accepted: Mapping[SiteId, tuple[int, int]],
+    ) -> tuple[Collected | None, int]:
+        """Attempts a round until enough survive; returns the last attempt and its number, or nothing was possible."""
+        found: Collected | None = None
+        for attempt in range(1, most + 1):
+            try:
+                found = self._attempt(state, cohort, number, attempt, accepted)
+            except BudgetExhaustedError as error:
+                self.stopped = str(error)
+                return found, attempt - 1
+            if not self._is_short(found):
+                break
+        return found, attempt
+
+    def _is_short(self, found: Collected) -> bool:
+        return found.aggregate is None or len(found.answered) < self.schedule.floor
 
     def _apply(self, state: Any, aggregate: Aggregate) -> Any:
         state = self.algorithm.apply(state, aggregate, aggregate.weight / math.fsum(self.weights.values()))
@@ -138,8 +164,12 @@ class Driver:
         attempt: int,
         accepted: Mapping[SiteId, tuple[int, int]],
     ) -> Collected:
+        able = [site for site in cohort if site not in self.exchange.spent]
+        if len(able) < self.schedule.floor:
+            reason = next(iter(self.exchange.spent.values()))
+            raise BudgetExhaustedError(f"{len(able)} sites have privacy budget left, too few: {reason}")
         arrays = self.algorithm.broadcast(state)
-        tasks = {site: RoundTask(self.job, number, attempt, accepted[site], arrays) for site in cohort}
+        tasks = {site: RoundTask(self.job, number, attempt, accepted[site], arrays) for site in able}
         return (self.collect or self._one_by_one)(arrays, tasks, number, attempt)
 
     def _one_by_one(

@@ -86,7 +86,7 @@ def hospitals(seeds: int, progress: TextIO) -> dict[str, Any]:
         "together": over_seeds(job, "no privacy"),
         **{
             f"epsilon_{epsilon}": over_seeds(
-                replace(job, record_privacy=True, epsilon=Decimal(epsilon)), f"epsilon {epsilon}"
+                replace(job, privacy=("record",), epsilon=Decimal(epsilon)), f"epsilon {epsilon}"
             )
             for epsilon in ("1", "0.1")
         },

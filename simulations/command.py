@@ -24,6 +24,7 @@ from simulations.summary import to_json
 from simulations.table import show
 
 ENGINES = ("local", "ray")
+_STOPPED = 4  # on purpose, with everything done so far kept
 
 
 def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
@@ -36,18 +37,32 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     strategy: Annotated[
         str, typer.Option(help="fedavg, fedprox, fedadam, fedyogi, fedadagrad or scaffold.")
     ] = "fedavg",
-    privacy: Annotated[list[str] | None, typer.Option(help="none or record.", show_default="record")] = None,
+    privacy: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="none, record, site or distributed; record and distributed may be given together.",
+            show_default="record",
+        ),
+    ] = None,
     epsilon: Annotated[str, typer.Option(help="Privacy target for the whole run.")] = "1",
     delta: Annotated[str, typer.Option(help="Probability mass outside the epsilon bound.")] = "0.001",
     secagg: Annotated[
         bool, typer.Option("--secagg/--no-secagg", help="Mask updates so that the server sees sums only.")
     ] = True,
+    ledgers: Annotated[
+        Path | None,
+        typer.Option(help="Folder of budget ledgers that outlast the run; by default new ones in the run folder."),
+    ] = None,
+    budget: Annotated[
+        str, typer.Option(help="Most epsilon that a site's records may cost over all runs; needs --ledgers.")
+    ] = "0",
     engine: Annotated[str, typer.Option(help="local (this process) or ray.")] = "local",
     setting: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             help="key=value, any number of times: learning_rate, local_steps, batch, clip, retries, rows,"
+            " update_clip, unit (record or site),"
             " deadline (seconds), fault.SITE (silent, late:SECONDS, nan, raises), or a setting of the strategy.",
         ),
     ] = None,
@@ -67,10 +82,12 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
         seed=seed,
         sites=sites or 0,
         strategy=strategy,
-        privacy=_one_privacy(privacy),
+        privacy=_privacy(privacy),
         epsilon=to_decimal("epsilon", epsilon),
         delta=to_decimal("delta", delta),
         secagg=secagg,
+        ledgers="" if ledgers is None else str(ledgers.absolute()),
+        budget=to_decimal("budget", budget),
         settings=parse_settings(setting or []),
         out=str(out or _new_folder(scenario)),
     )
@@ -80,6 +97,8 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     else:
         # Piped output gets no terminal's width to guess from.
         show(outcome, Console() if sys.stdout.isatty() else Console(width=100))
+    if outcome.trained.stopped:
+        raise typer.Exit(_STOPPED)
 
 
 def scenarios(
@@ -127,11 +146,9 @@ def _start(job: Job, options: Options, engine: str, observer: Observer) -> Outco
     return run_ray(prepare, job) if engine == "ray" else run_local(prepare)
 
 
-def _one_privacy(given: list[str] | None) -> str:
-    chosen = given or ["record"]
-    if len(chosen) > 1:
-        raise ConfigError(f"--privacy {' and '.join(chosen)} together are not offered", hint="Give it once.")
-    return chosen[0]
+def _privacy(given: list[str] | None) -> str:
+    """Joins what was given, in one order; what cannot be joined is refused where options are checked."""
+    return "+".join(sorted(given or ["record"], key=lambda name: (name != "record", name)))
 
 
 def _new_folder(scenario: str) -> Path:

@@ -5,18 +5,21 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from flwr.serverapp import Grid
 
-from privacy.errors import QuorumError
+from privacy.audit import transcript
+from privacy.audit.transcript import TRANSCRIPT_FILE
+from privacy.errors import BudgetExhaustedError, QuorumError
 from privacy.store.run_folder import METRICS_FILE, RunFolder
 from server.exchange import Egress, Exchange, Sleep, Timing
 from server.roster import Roster, call
 from server.rounds import FLOOR, Driver, RoundRecord, Schedule
-from server.secure import SecureCollector
+from server.secure import CentralNoise, SecureCollector
+from simulations.accounts import SERVER, Accounts, federation_asset, server_plans
 from simulations.identities import Identities
 from simulations.job import Job
 from simulations.progress import Observer
@@ -33,18 +36,21 @@ class Trained:
 
     Attributes:
       rounds: Every round with the loss after it, the experimenter's view.
+      stopped: Why the run ended before its last round; empty if it did not.
     """
 
     model: Vector
     rounds: tuple[tuple[RoundRecord, float], ...]
     egress: Mapping[SiteId, Egress]
     roster: Roster
+    stopped: str = ""
 
 
 def train_over(
     grid: Grid,
     job: Job,
     folder: RunFolder,
+    accounts: Accounts,
     observer: Observer,
     *,
     loss_of: Callable[[Vector], float],
@@ -56,6 +62,7 @@ def train_over(
       grid: Any Flower grid.
       job: What to run.
       folder: Gets a line of ``metrics.jsonl`` after every round.
+      accounts: Budget ledgers; here, the server's.
       observer: Told what happens.
       loss_of: The experimenter's loss of a model; no app is asked for it.
       sleep: Waits for seconds.
@@ -79,24 +86,46 @@ def train_over(
         observer.round(record, training.rounds, loss)
 
     observer.step("training")
-    weights = {site: float(n_records) for site, n_records in roster.n_records.items()}
-    driver = Driver(
+    driver = _driver(job, folder, accounts, exchange, roster)
+    state = driver.run(job.algorithm.init(initial_model(job)), on_round)
+    _check_completed(rounds, driver.stopped)
+    if driver.stopped:
+        observer.note(
+            f"stopped after {len(rounds)} of {training.rounds} rounds, the last model is kept: {driver.stopped}"
+        )
+    return Trained(job.algorithm.parameters(state), tuple(rounds), exchange.egress, roster, driver.stopped)
+
+
+def _driver(job: Job, folder: RunFolder, accounts: Accounts, exchange: Exchange, roster: Roster) -> Driver:
+    training = job.task.training
+    weights = {site: 1.0 if job.equal_weights else float(n) for site, n in roster.n_records.items()}
+    driver = Driver(exchange, job.algorithm, Schedule(training.rounds, training.retries), job.digest, weights)
+    if not job.secagg:
+        return driver
+    keys = Identities(folder.path).roster  # raises without keys: never a silent downgrade to updates in the clear
+    folder.append(TRANSCRIPT_FILE, transcript.header(keys))
+    plans = server_plans(job)
+    driver.collect = SecureCollector(
         exchange,
         job.algorithm,
-        Schedule(training.rounds, training.retries),
-        job.digest,
+        keys,
         weights,
-    )
-    if job.secagg:
-        keys = Identities(folder.path).roster  # raises without keys: never a silent downgrade to updates in the clear
-        driver.collect = SecureCollector(
-            exchange, job.algorithm, keys, weights, job.digest, job.scenario.name, folder.path.name
-        ).collect
-    state = driver.run(job.algorithm.init(initial_model(job)), on_round)
+        job.digest,
+        federation=job.scenario.name,
+        run=accounts.run,
+        encoding=job.encoding,
+        noise=CentralNoise(plans[0], accounts.open(SERVER), federation_asset(job), accounts.run) if plans else None,
+        on_attempt=lambda record: folder.append(TRANSCRIPT_FILE, transcript.line(record)),
+    ).collect
+    return driver
+
+
+def _check_completed(rounds: Sequence[tuple[RoundRecord, float]], stopped: str) -> None:
+    if not rounds:
+        raise BudgetExhaustedError(f"no round was begun: {stopped}")
     if all(record.skipped for record, _ in rounds):
         last = ", ".join(f"{site}: {reason}" for site, reason in rounds[-1][0].missing.items())
         raise QuorumError(f"no round had {FLOOR} survivors: no model was made", hint=f"In the last round: {last}.")
-    return Trained(job.algorithm.parameters(state), tuple(rounds), exchange.egress, roster)
 
 
 def metrics_line(record: RoundRecord, loss: float) -> dict[str, Any]:

@@ -102,7 +102,8 @@ def at_hand(scenario: Scenario, data_home: Path | None) -> str:
 
 def _site_data(scenario: Scenario, site: SiteSource, frame: "pd.DataFrame") -> SiteData:
     records = encode(frame, scenario.task, where=f"{site.file}, site {site.id!r}")
-    train_rows, test_rows = split_rows(records.y, scenario.split, where=f"site {site.id!r}")
+    where = f"site {site.id!r}"
+    train_rows, test_rows = split_rows(records.y, scenario.split, where=where, patients=records.patient)
     train = records.take(capped(train_rows, scenario.rows_per_site, scenario.split))
     test = records.take(test_rows)
     if scenario.scaling == "public":

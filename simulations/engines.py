@@ -37,7 +37,7 @@ def run_local(prepare: Prepare) -> Outcome:
     job = experiment.job
     apps: dict[int, SiteApp] = {}
     for place, site in enumerate(job.sites):
-        member = member_of(job, experiment.data[site], experiment.folder.path)
+        member = member_of(job, experiment.data[site], experiment.folder.path, experiment.accounts)
         apps[place + 1] = _faulty(build(fixed_member(member)), job, site)
     grid = LocalGrid(apps, run_id=run_id, node_configs={place: {} for place in apps})
     try:
@@ -76,7 +76,7 @@ def run_ray(prepare: Prepare, job: Job) -> Outcome:
         outcome.append(experiment.run(grid, sleep=sleep))
 
     config: dict[str, Any] = experiment.options.to_run_config()
-    client = Courier(SimulatedMember(config, str(experiment.folder.path)))
+    client = Courier(SimulatedMember(config, str(experiment.folder.path), experiment.run_id))
     resources = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}}
     try:
         # The ServerApp runs on a thread of Flower's, which a KeyboardInterrupt would leave running to the end.

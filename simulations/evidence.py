@@ -5,16 +5,44 @@ from collections.abc import Mapping
 from typing import Any
 
 import privacy
-from privacy.dp.accounting import round_up
-from privacy.dp.events import Relation, SamplingType, merged
+from privacy.audit import masked_rounds, words
+from privacy.dp.accounting import epsilon, round_up
+from privacy.dp.events import Arithmetic, Event, Relation, SamplingType, SkellamEvent
+from privacy.dp.plan import DistributedPlan, RecordPlan, Unit
 from privacy.secagg.context import thresholds
 from server.rounds import RoundRecord
-from simulations.outcome import Outcome, Spent
-from strategies.task import SiteId
+from simulations.accounts import Lifetime
+from simulations.job import Job
+from simulations.outcome import Outcome, Placement, PrivacyClaim, Spent
+
+_CLAIM_IDS: dict[Placement, str] = {
+    "local": "privacy.epsilon",
+    "central": "privacy.epsilon.site",
+    "distributed": "privacy.epsilon.distributed",
+}
+_NOT_AGAINST: dict[Placement, str] = {
+    "central": "The server adds the noise and sees the sums without it: the claim does not hold against the server.",
+    "distributed": "A site knows its own share of the noise: against it, one share fewer counts (hypothetical values).",
+}
+_RESTS_ON: dict[Placement, str] = {
+    "central": "Every site clipped its update as agreed: under masks the server cannot see whether it did.",
+    "distributed": "As many sites as were counted on drew their shares of the noise honestly and told nobody.",
+}
 
 
-def predicate(outcome: Outcome, *, model_sha256: str, signer: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the predicate that the run's key signs."""
+def predicate(
+    outcome: Outcome, *, model_sha256: str, signer: Mapping[str, str], transcript: bytes | None = None
+) -> dict[str, Any]:
+    """Returns the predicate that the run's key signs.
+
+    Args:
+      outcome: The run.
+      model_sha256: Of the model file, hex.
+      signer: The key that will sign, as the report names it.
+      transcript: What the sites signed, if rounds were masked; every signature is checked before anything is claimed.
+
+    Raises: VerificationError: A signature in the transcript does not hold.
+    """
     claims: list[dict[str, Any]] = [
         {
             "id": "model.digest",
@@ -24,8 +52,12 @@ def predicate(outcome: Outcome, *, model_sha256: str, signer: Mapping[str, str])
             "parameters": int(outcome.trained.model.size),
         }
     ]
-    if outcome.spent:
-        claims.append(_epsilon_claim(outcome))
+    claims += [_epsilon_claim(outcome.job, claim) for claim in outcome.claims]
+    if transcript is not None:
+        claims += [
+            masked_rounds.claim_of(transcript),
+            {"id": "secagg.egress", "kind": "asserted", "unmasked_arrays": 0},
+        ]
     return {
         "schema": "collegium/report/v1",
         "tool": {"name": "collegium", "version": privacy.__version__},
@@ -54,7 +86,7 @@ def _run(outcome: Outcome) -> dict[str, Any]:
         "rounds": job.task.training.rounds,
         "completed": len(outcome.trained.rounds) - outcome.skipped,
         "skipped": outcome.skipped,
-        "status": "finished",
+        "status": outcome.status,
         "started": outcome.started.isoformat(timespec="seconds"),
         "finished": outcome.finished.isoformat(timespec="seconds"),
     }
@@ -97,54 +129,93 @@ def _utility(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _epsilon_claim(outcome: Outcome) -> dict[str, Any]:
-    job = outcome.job
+def _epsilon_claim(job: Job, claim: PrivacyClaim) -> dict[str, Any]:
+    plan = claim.plan
+    exact = all(_is_exact(event) for spent in claim.spent.values() for event in spent.events)
+    distributed = isinstance(plan, DistributedPlan)
     return {
-        "id": "privacy.epsilon",
-        "kind": "asserted",
-        "unit": "record",
-        "relation": str(Relation.REPLACE_SPECIAL),
-        "delta": f"{job.delta:f}",
-        "accountant": "PLD",
-        "target_epsilon": f"{job.epsilon:f}",
-        "executions_per_attempt": job.task.training.local_steps,
-        "budget_executions": job.max_attempts * job.task.training.local_steps,
-        "sites": [_site_epsilon(site, outcome.spent[site]) for site in job.sites if site in outcome.spent],
+        "id": _CLAIM_IDS[claim.placement],
+        "kind": "proved" if exact else "asserted",
+        "placement": claim.placement,
+        "unit": str(plan.unit),
+        "relation": str(plan.relation),
+        "delta": f"{plan.delta:f}",
+        "accountant": plan.accountant,
+        "target_epsilon": f"{plan.target:f}",
+        "executions_per_attempt": plan.steps_per_attempt,
+        "budget_executions": plan.max_executions,
+        **({"hypothetical": _hypothetical(job, claim)} if distributed else {}),
+        "sites": [_holder_epsilon(holder, spent) for holder, spent in claim.spent.items()],
     }
 
 
-def _site_epsilon(site: SiteId, spent: Spent) -> dict[str, Any]:
+def _holder_epsilon(holder: str, spent: Spent) -> dict[str, Any]:
     plan, executions = spent.plan, spent.executions
     return {
-        "site": site,
-        "n_train": plan.n_records,
+        "site": holder,
+        **({"n_train": plan.n_records} if isinstance(plan, RecordPlan) else {}),
         "clip": f"{plan.clip:f}",
         "epsilon": round_up(spent.epsilon()),
         "epsilon_replace_one": round_up(spent.epsilon(Relation.REPLACE_ONE)),
         "epsilon_rdp": round_up(plan.epsilon(executions, accountant="RDP")),
         "planned_epsilon": round_up(plan.epsilon(plan.max_executions)),
-        "events": [event.to_json() for event in merged(spent.events)],
+        "events": [event.to_json() for event in spent.events],
+        **({} if spent.lifetime is None else {"lifetime": _lifetime(spent.lifetime)}),
     }
+
+
+def _lifetime(lifetime: Lifetime) -> dict[str, Any]:
+    budget = lifetime.budget
+    return {
+        "asset": lifetime.asset,
+        "epsilon": round_up(lifetime.epsilon),
+        "budget": f"{budget.epsilon:f}",
+        "delta": f"{budget.delta:f}",
+        "filter": str(budget.kind),
+        "order": budget.order,
+        "events": [event.to_json() for event in lifetime.events],
+    }
+
+
+def _hypothetical(job: Job, claim: PrivacyClaim) -> list[dict[str, Any]]:
+    """Returns epsilon if more or fewer strangers' shares were in every sum than the plan counts on."""
+    plan, executions = claim.plan, claim.worst.executions
+    if not isinstance(plan, DistributedPlan):
+        return []
+    return [
+        {
+            "shares": shares,
+            "counted": shares == plan.noise.counted,
+            "epsilon": round_up(
+                epsilon([plan.noise.hypothetical(shares, executions)], plan.delta, plan.relation, plan.accountant)
+            ),
+        }
+        for shares in range(1, len(job.sites) + 1)
+    ]
+
+
+def _is_exact(event: Event) -> bool:
+    return isinstance(event, SkellamEvent) or event.arithmetic is Arithmetic.INTEGER_EXACT
 
 
 def server_view(outcome: Outcome) -> str:
     """Returns what the server saw of single sites, in words."""
     if not outcome.job.secagg:
         return "The server sees every site's single update: there was no secure aggregation."
-    n = len(outcome.job.sites)
+    n = len(outcome.trained.roster.nodes)
     limits = thresholds(n)
-    return (
-        f"The server sees sums over at least {limits.min_survivors} of {n} sites; in league with {limits.n_c} of them,"
-        f" sums over {limits.min_survivors - limits.n_c} or more. Sums over different survivors can be subtracted."
-    )
+    return words.sums_seen(n, limits.n_c, limits.min_survivors, fixed_set=False)
 
 
 def not_protected(outcome: Outcome) -> list[str]:
     """Returns what this run does not protect, in words; a mandatory part of every report."""
     lines = [server_view(outcome)]
-    if not outcome.job.record_privacy:
+    if not outcome.job.privacy:
         lines.append("No differential privacy was applied: updates and model may give away training records.")
     else:
+        lines += [_NOT_AGAINST[claim.placement] for claim in outcome.claims if claim.placement in _NOT_AGAINST]
+        if all(claim.plan.unit is Unit.SITE for claim in outcome.claims):
+            lines.append("The unit is the site: a record is hidden only as a part of what its whole site adds.")
         lines += [
             "Scores, losses and the comparison models are the experimenter's view and not covered by epsilon.",
             "A patient with several records, or in several hospitals, is protected less than one with a single record.",
@@ -159,20 +230,34 @@ def not_protected(outcome: Outcome) -> list[str]:
 
 def assumptions(outcome: Outcome) -> list[str]:
     """Returns what the claims rest on."""
-    if not outcome.job.record_privacy:
-        return ["The model file is the one that the run's key signed."]
+    lines = _privacy_assumptions(outcome) if outcome.claims else []
+    if outcome.job.secagg:
+        lines += [
+            "The roster's keys are those of the sites that it names; in this simulation one program made and held all.",
+            "No attempt was made beside those listed, nothing sent beside what was counted: no document can show it.",
+            "The delivered model came out of the sums listed: no site signs the model that comes out.",
+        ]
+    return lines or ["The model file is the one that the run's key signed."]
+
+
+def _privacy_assumptions(outcome: Outcome) -> list[str]:
+    plans = [spent.plan for claim in outcome.claims for spent in claim.spent.values()]
+    exact = all(_is_exact(event) for claim in outcome.claims for s in claim.spent.values() for event in s.events)
     lines = [
         "Numbers of records, weights, clip, rates, rounds and scaling constants are public and fixed beforehand.",
         "Neighbouring data sets are training sets after the split into training and test rows.",
         "Noise and sampling come from the operating system's randomness.",
-        "The Gaussian is a 64-bit floating-point one, rounded to a public grid: epsilon is asserted, not proved.",
-        "Each site debited its ledger before anything made from its records left; the events listed are those debits.",
+        "Noise is drawn as exact integers on a public grid; its timing is not constant."
+        if exact
+        else "The Gaussian is a 64-bit floating-point one, rounded to a public grid: epsilon is asserted, not proved.",
+        "Each ledger was debited before anything that it pays for left; the events listed are those debits.",
     ]
-    if any(spent.plan.sampling.type is SamplingType.POISSON for spent in outcome.spent.values()):
+    lines += [_RESTS_ON[claim.placement] for claim in outcome.claims if claim.placement in _RESTS_ON]
+    records = [plan for plan in plans if isinstance(plan, RecordPlan)]
+    if any(plan.sampling.type is SamplingType.POISSON for plan in records):
         lines.append("Nobody outside a site learns which of its records entered a batch.")
-    exposed = [site for site, spent in outcome.spent.items() if spent.plan.delta * spent.plan.n_records >= 1]
-    if exposed:
-        lines.append(f"Delta is not below 1/N at {', '.join(exposed)}: a smaller --delta is advisable there.")
+    if any(plan.delta * plan.n_records >= 1 for plan in records):
+        lines.append("Delta is not below 1/N at every site: a smaller --delta is advisable there.")
     return lines
 
 

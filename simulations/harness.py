@@ -20,13 +20,13 @@ import safetensors.numpy
 from flwr.serverapp import Grid
 
 import privacy
+from clients.work import plans_of
 from privacy.audit import page, report
-from privacy.dp.events import merged
+from privacy.audit.transcript import TRANSCRIPT_FILE
+from privacy.dp.plan import PrivacyPlan, RecordPlan
 from privacy.errors import FederationError
 from privacy.keys.signing import SigningKey
-from privacy.store.ledger import Ledger
 from privacy.store.run_folder import (
-    LEDGER_FILE,
     MODEL_FILE,
     PAGE_FILE,
     REPORT_FILE,
@@ -36,14 +36,15 @@ from privacy.store.run_folder import (
     to_toml,
 )
 from server.exchange import Sleep
+from simulations.accounts import SERVER, Accounts, asset_of, federation_asset, server_plans
 from simulations.conduct import Trained, train_over
 from simulations.datasets import SiteData
 from simulations.evidence import predicate
 from simulations.identities import Identities
 from simulations.job import Job
-from simulations.members import load_member_data, plan_of
+from simulations.members import load_member_data, site_of
 from simulations.options import Options
-from simulations.outcome import Outcome, Spent
+from simulations.outcome import Outcome, Placement, PrivacyClaim, Spent
 from simulations.progress import Observer
 from simulations.reference import measure
 from simulations.scores import Scorer
@@ -72,6 +73,7 @@ class Experiment:
     observer: Observer
     data: Mapping[SiteId, SiteData]
     folder: RunFolder
+    accounts: Accounts
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     @classmethod
@@ -84,17 +86,16 @@ class Experiment:
         """
         observer.step(f"reading {job.scenario.name}")
         data = load_member_data(job)
-        if job.record_privacy:
+        if job.privacy:
             observer.step("calibrating the noise for the whole run")
-        for site in job.sites:
-            plan_of(job, len(data[site].train.y))
+        sites = [site_of(job, data[site]) for site in job.sites]
         folder = RunFolder.create(path)
+        accounts = Accounts.of(options, folder.path, run_id)
         if job.secagg:
             Identities.create(folder.path, job.sites)
-        experiment = cls(job, options, engine, run_id, observer, data, folder)
+        accounts.prepare(job, sites, options)
+        experiment = cls(job, options, engine, run_id, observer, data, folder, accounts)
         experiment.write_status("running")
-        if job.record_privacy:
-            Ledger(folder.path / LEDGER_FILE)
         return experiment
 
     def run(self, grid: Grid, *, sleep: Sleep = time.sleep) -> Outcome:
@@ -111,6 +112,7 @@ class Experiment:
                 grid,
                 self.job,
                 self.folder,
+                self.accounts,
                 self.observer,
                 loss_of=self._loss(),
                 sleep=sleep,
@@ -147,26 +149,28 @@ class Experiment:
             trained=trained,
             data=self.data,
             reference=reference,
-            spent=self.spent(),
+            claims=self.claims(),
             together={site: scorer.score(trained.model, self.data[site].test) for site in self.job.sites},
         )
         self.observer.step("signing the report")
         self._write_report(outcome)
-        self.write_status("finished")
+        self.write_status(outcome.status)
         return outcome
 
-    def spent(self) -> dict[SiteId, Spent]:
-        """Returns what the ledger says that each site has paid for."""
-        if not self.job.record_privacy:
-            return {}
-        ledger = Ledger(self.folder.path / LEDGER_FILE)
-        spent = {}
+    def claims(self) -> tuple[PrivacyClaim, ...]:
+        """Returns what the ledgers say that this run has paid for, claim by claim."""
+        held: dict[tuple[Placement, str], dict[str, Spent]] = {}
         for site in self.job.sites:
-            plan = plan_of(self.job, len(self.data[site].train.y))
-            events = merged([debit.event for debit in ledger.debits(site)])
-            if plan is not None and events:
-                spent[site] = Spent(plan, events)
-        return spent
+            for plan in plans_of(site_of(self.job, self.data[site])):
+                placement: Placement = "local" if isinstance(plan, RecordPlan) else "distributed"
+                self._enter(held.setdefault((placement, plan.claim), {}), site, asset_of(self.job, site), plan)
+        for plan in server_plans(self.job):
+            self._enter(held.setdefault(("central", plan.claim), {}), SERVER, federation_asset(self.job), plan)
+        return tuple(PrivacyClaim(placement, spent) for (placement, _), spent in held.items() if spent)
+
+    def _enter(self, spent: dict[str, Spent], holder: str, asset: str, plan: PrivacyPlan) -> None:
+        if events := self.accounts.events(holder, plan.claim):
+            spent[holder] = Spent(plan, events, self.accounts.lifetime(holder, asset, plan.claim))
 
     def _loss(self) -> Callable[[Vector], float]:
         scorer, parts = Scorer(self.job.task), [self.data[site].train for site in self.job.sites]
@@ -177,14 +181,12 @@ class Experiment:
         model = _model_file(self.job, outcome.trained.model)
         digest = sha256(model).hexdigest()
         self.folder.write(MODEL_FILE, model)
-        for debit in Ledger(self.folder.path / LEDGER_FILE).debits() if outcome.spent else ():
-            self.folder.append(
-                "transcript/dp-events.jsonl",
-                {"site": debit.site, "round": debit.round, "attempt": debit.attempt, "event": debit.event.to_json()},
-            )
+        for line in self.accounts.transcript((*self.job.sites, SERVER)) if outcome.claims else ():
+            self.folder.append("transcript/dp-events.jsonl", line)
         # The key lives for this one signature and is never written; whoever wants authenticity pins its public half.
         key = SigningKey(secrets.token_bytes(32))
-        body = predicate(outcome, model_sha256=digest, signer=report.signer_entry(key))
+        signed_rounds = self.folder.read(TRANSCRIPT_FILE) if self.job.secagg else None
+        body = predicate(outcome, model_sha256=digest, signer=report.signer_entry(key), transcript=signed_rounds)
         signed = report.sign(body, digest, key)
         self.folder.write(REPORT_FILE, signed)
         self.folder.write(PAGE_FILE, page.render(signed))
@@ -214,8 +216,10 @@ class Experiment:
             },
             "versions": _versions(),
         }
-        for site, spent in self.spent().items() if self.job.record_privacy else ():
-            sections[f"spent-{site}"] = {"executions": spent.executions, "epsilon_at_most": f"{spent.epsilon():.6f}"}
+        for claim in self.claims():
+            for holder, spent in claim.spent.items():
+                said = {"executions": spent.executions, "epsilon_at_most": f"{spent.epsilon():.6f}"}
+                sections[f"spent-{holder}-{spent.plan.claim}"] = said
         self.folder.write(RUN_FILE, to_toml(sections))
         self.folder.append("log/events.jsonl", {"time": now, "status": status})
 

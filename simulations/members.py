@@ -3,51 +3,63 @@
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context
 
-from clients.app import Member
+from clients.app import Account, Member
+from clients.clipping import on_integer_path
+from clients.records import Records
 from clients.secure import SecureSite
 from clients.training import check_private_model
 from clients.work import Site
-from privacy.dp.plan import RecordPlan
+from privacy.dp.events import Arithmetic
+from privacy.dp.plan import RecordPlan, Unit
 from privacy.errors import ConfigError
 from privacy.store.admissions import Admissions
-from privacy.store.ledger import Ledger
-from privacy.store.run_folder import LEDGER_FILE
+from simulations.accounts import Accounts, asset_of
 from simulations.datasets import SiteData, load_sites
 from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.options import Options
-from strategies.models import build
+from strategies.models import build, size_of
 from strategies.task import SiteId
 
 
 def site_of(job: Job, data: SiteData) -> Site:
-    """Builds the site that holds this data, its privacy plan calibrated for the whole run.
+    """Builds the site that holds this data, its privacy plans calibrated for the whole run.
 
     Raises: ConfigError: The model cannot be trained with record-level privacy, or no noise meets the target.
     """
-    return Site(data.id, job.task, job.algorithm, job.seed, plan_of(job, len(data.train.y)), data.train)
+    plan = plan_of(job, data.train)
+    return Site(data.id, job.task, job.algorithm, job.seed, plan, data.train, job.sum_plan)
 
 
-def plan_of(job: Job, n_records: int) -> RecordPlan | None:
-    """Returns the record-level plan of a site with that many records, or ``None`` without privacy."""
+def plan_of(job: Job, records: Records) -> RecordPlan | None:
+    """Returns the plan of noise in every step for these records, or ``None`` without it."""
     if not job.record_privacy:
         return None
-    check_private_model(build(job.task.model, job.task.n_inputs, seed=0))
+    model = build(job.task.model, job.task.n_inputs, seed=0)
+    check_private_model(model)
     training = job.task.training
-    return RecordPlan.calibrated(
+    plan = RecordPlan.calibrated(
         target=job.epsilon,
         delta=job.delta,
-        clip=_exact(training.clip),
-        n_records=n_records,
+        clip=Decimal(repr(training.clip)),
+        n_records=records.n_units,
         batch=training.batch,
         steps_per_attempt=training.local_steps,
         max_attempts=job.max_attempts,
+    )
+    exact = on_integer_path(model)
+    size = size_of(job.task.model, job.task.n_inputs)
+    return replace(
+        plan,
+        unit=Unit.RECORD if records.patient is None else Unit.PATIENT,
+        arithmetic=plan.mechanism.arithmetic(size) if exact else Arithmetic.FLOAT,
     )
 
 
@@ -58,12 +70,16 @@ class SimulatedMember:
 
     Attributes:
       config: Options in their run-configuration form, or ``None`` to read the node's own run configuration.
-      folder: Run folder, where ledger and identity keys are; empty to derive it from the run's id.
+      folder: Run folder, where identity keys and, mostly, ledgers are; empty to derive it from the run's id.
+      run_id: The run's; 0 for the one that Flower gave it.
     """
 
-    def __init__(self, config: dict[str, str | int | float | bool] | None = None, folder: str = "") -> None:
+    def __init__(
+        self, config: dict[str, str | int | float | bool] | None = None, folder: str = "", run_id: int = 0
+    ) -> None:
         self._config = config
         self._folder = folder
+        self._run_id = run_id
 
     def __call__(self, context: Context) -> Member:
         """Returns who the node is. Raises: ConfigError: More nodes than sites, or unusable options."""
@@ -72,7 +88,7 @@ class SimulatedMember:
         place = context.node_config.get("partition-id")
         if not isinstance(place, int):
             raise ConfigError("a simulated node has a partition-id")
-        return _member(tuple(sorted(config.items())), folder, place)
+        return _member(tuple(sorted(config.items())), folder, self._run_id or context.run_id, place)
 
 
 def folder_of(options: Options, run_id: int) -> Path:
@@ -82,26 +98,28 @@ def folder_of(options: Options, run_id: int) -> Path:
 
 
 @lru_cache(maxsize=32)
-def _member(config: tuple[tuple[str, str | int | float | bool], ...], folder: str, place: int) -> Member:
-    job = resolve(Options.from_run_config(dict(config)))
+def _member(config: tuple[tuple[str, str | int | float | bool], ...], folder: str, run_id: int, place: int) -> Member:
+    options = Options.from_run_config(dict(config))
+    job = resolve(options)
     if place >= len(job.sites):
         raise ConfigError(f"node {place} has no site: {job.scenario.name} has {len(job.sites)}")
-    return member_of(job, load_member_data(job)[job.sites[place]], Path(folder))
+    accounts = Accounts.of(options, Path(folder), run_id)
+    return member_of(job, load_member_data(job)[job.sites[place]], Path(folder), accounts)
 
 
-def member_of(job: Job, data: SiteData, folder: Path) -> Member:
-    """Builds the member of a run that holds this data, with ledger and identity key from the run folder.
+def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> Member:
+    """Builds the member of a run that holds this data, with its ledger, and its identity key from the run folder.
 
     Raises: ConfigError: The job aggregates securely and the folder holds no key for the site.
     """
     site = site_of(job, data)
-    ledger = Ledger(folder / LEDGER_FILE) if site.plan is not None else None
+    account = Account(accounts.open(site.id), asset_of(job, site.id), accounts.run)
     secure: SecureSite | None = None
     if job.secagg:
         identities = Identities(folder)
-        admissions = Admissions(folder / LEDGER_FILE)
+        admissions = Admissions(accounts.path(site.id))
         secure = SecureSite(site.id, identities.key(site.id), identities.roster, admissions, time.monotonic)
-    return Member(site, ledger, job.digest, secure)
+    return Member(site, account, job.digest, secure)
 
 
 def load_member_data(job: Job) -> dict[SiteId, SiteData]:
@@ -118,7 +136,3 @@ def data_home() -> Path | None:
 def fixed_member(member: Member) -> Callable[[Context], Member]:
     """Returns a finder for a node that always plays the same site (the in-process engine)."""
     return lambda _context: member
-
-
-def _exact(value: float) -> Decimal:
-    return Decimal(repr(value))

@@ -10,11 +10,8 @@ from typing import Any, Self
 
 from privacy.errors import ConfigError
 
-PRIVACY = ("none", "record")
-_LATER = {
-    "site": "noise on the aggregate for the recipients of the model",
-    "distributed": "noise shares added under masks",
-}
+PRIVACY = ("none", "record", "site", "distributed", "record+distributed")
+_DECIMALS = ("epsilon", "delta", "budget")
 
 
 @dataclass(frozen=True)
@@ -23,6 +20,9 @@ class Options:
 
     Attributes:
       sites: Take part only the first that many sites of the scenario.
+      privacy: One of ``PRIVACY``.
+      ledgers: Folder of budget ledgers that outlast the run; empty for new ones in the run folder.
+      budget: Most epsilon that a site's records may cost over all runs; 0 for no limit.
       settings: ``--set key=value`` pairs, values still as text.
       out: Run folder; empty for one under ``runs/``.
     """
@@ -36,14 +36,16 @@ class Options:
     epsilon: Decimal = Decimal(1)
     delta: Decimal = Decimal("0.001")
     secagg: bool = True
+    ledgers: str = ""
+    budget: Decimal = Decimal(0)
     settings: Mapping[str, str] = field(default_factory=dict)
     out: str = ""
 
     def __post_init__(self) -> None:
         if self.privacy not in PRIVACY:
             raise ConfigError(
-                f"--privacy {self.privacy} is not offered: {_LATER.get(self.privacy, 'no such setting')}",
-                hint=f"This version has: {', '.join(PRIVACY)}.",
+                f"--privacy {self.privacy.replace('+', ' --privacy ')} is not offered",
+                hint=f"There are: {', '.join(PRIVACY[:-1])}, and record together with distributed.",
             )
         for name, low in (("rounds", 0), ("seed", 0), ("sites", 0)):
             if getattr(self, name) < low:
@@ -54,6 +56,16 @@ class Options:
             raise ConfigError(f"--epsilon must be a positive number, not {self.epsilon}")
         if not (self.delta.is_finite() and 0 < self.delta < 1):
             raise ConfigError(f"--delta must be between 0 and 1, not {self.delta}")
+        if not (self.budget.is_finite() and self.budget >= 0):
+            raise ConfigError(f"--budget must be a positive number, not {self.budget}")
+        if self.budget and self.privacy == "none":
+            raise ConfigError(
+                "--budget without privacy would be spent at once", hint="Leave it out, or choose --privacy."
+            )
+        if self.budget and not self.ledgers:
+            raise ConfigError(
+                "--budget holds over all runs, so the ledgers must outlast this one", hint="Add --ledgers FOLDER."
+            )
 
     @classmethod
     def from_run_config(cls, config: Mapping[str, Any]) -> Self:
@@ -69,7 +81,7 @@ class Options:
         for key, value in config.items():
             if key == "set":
                 values["settings"] = parse_settings(shlex.split(str(value)))
-            elif key in ("epsilon", "delta"):
+            elif key in _DECIMALS:
                 values[key] = to_decimal(key, str(value))
             else:
                 values[key] = _typed(key, value, type(getattr(cls, key)))
@@ -81,9 +93,9 @@ class Options:
         pairs = shlex.join(f"{key}={value}" for key, value in self.settings.items())
         return {
             **plain,
-            "epsilon": str(self.epsilon),
-            "delta": str(self.delta),
+            **{key: str(getattr(self, key)) for key in _DECIMALS},
             "secagg": self.secagg,
+            "ledgers": self.ledgers,
             "set": pairs,
             "out": self.out,
         }

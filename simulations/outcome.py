@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal, TypeAlias
 
-from privacy.dp.events import GaussianEvent, Relation
-from privacy.dp.plan import RecordPlan
+from privacy.dp.events import Event, Relation
+from privacy.dp.plan import PrivacyPlan
 from server.exchange import Egress
+from simulations.accounts import SERVER, Lifetime
 from simulations.conduct import Trained
 from simulations.datasets import SiteData
 from simulations.job import Job
@@ -14,26 +16,54 @@ from simulations.reference import Reference
 from simulations.scores import Scorer
 from strategies.task import SiteId
 
+Placement: TypeAlias = Literal["local", "central", "distributed"]
+"""Where noise is added: in each step at the site, to the opened sum, or as shares under the masks."""
+
 
 @dataclass(frozen=True)
 class Spent:
-    """What one site's ledger says after a run.
+    """What one ledger says after a run.
 
     Attributes:
       events: Debited events, equal mechanisms merged.
+      lifetime: The asset's budget, if it has one, and what all runs together have spent of it.
     """
 
-    plan: RecordPlan
-    events: tuple[GaussianEvent, ...]
+    plan: PrivacyPlan
+    events: tuple[Event, ...]
+    lifetime: Lifetime | None = None
 
     @property
     def executions(self) -> int:
-        """Noisy steps that were paid for."""
+        """Mechanism executions that were paid for."""
         return sum(event.count for event in self.events)
 
     def epsilon(self, relation: Relation = Relation.REPLACE_SPECIAL) -> float:
-        """Returns epsilon of what was executed, by PLD."""
+        """Returns epsilon of what was executed, by the plan's accountant."""
         return self.plan.epsilon(self.executions, relation)
+
+
+@dataclass(frozen=True)
+class PrivacyClaim:
+    """One promise of differential privacy, and who paid for it; claims are never added up.
+
+    Attributes:
+      placement: Where the noise was added.
+      spent: By site, or under ``SERVER``; only those that paid for something.
+    """
+
+    placement: Placement
+    spent: Mapping[str, Spent]
+
+    @property
+    def plan(self) -> PrivacyPlan:
+        """Of the holder whose claim is weakest."""
+        return self.worst.plan
+
+    @property
+    def worst(self) -> Spent:
+        """The holder with the largest epsilon."""
+        return max(self.spent.values(), key=lambda spent: spent.epsilon())
 
 
 @dataclass(frozen=True)
@@ -41,7 +71,7 @@ class Outcome:
     """A run that came to an end; the experimenter's numbers included.
 
     Attributes:
-      spent: Per site that has a privacy plan.
+      claims: What differential privacy promises.
       together: Score of the delivered model per participating site.
     """
 
@@ -54,7 +84,7 @@ class Outcome:
     trained: Trained
     data: Mapping[SiteId, SiteData]
     reference: Reference
-    spent: Mapping[SiteId, Spent]
+    claims: tuple[PrivacyClaim, ...]
     together: Mapping[SiteId, float]
 
     @property
@@ -63,10 +93,20 @@ class Outcome:
         return {
             "secagg": self.job.secagg,
             "record_dp": self.job.record_privacy,
-            "site_dp": False,
-            "distributed_dp": False,
+            "site_dp": "site" in self.job.privacy,
+            "distributed_dp": "distributed" in self.job.privacy,
             "tls": False,
         }
+
+    @property
+    def spent(self) -> Mapping[str, Spent]:
+        """What sites themselves paid for: noise in their steps, or else their shares of the noise in the sum."""
+        return next((claim.spent for claim in self.claims if SERVER not in claim.spent), {})
+
+    @property
+    def status(self) -> Literal["finished", "stopped"]:
+        """Whether all rounds were tried."""
+        return "stopped" if self.trained.stopped else "finished"
 
     @property
     def skipped(self) -> int:

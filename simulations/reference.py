@@ -11,14 +11,15 @@ from typing import Any
 
 from clients.records import Records
 from clients.training import Steps, plain_gradient, train
-from clients.work import contribute
+from clients.work import Work, contribute
+from privacy.dp.plan import SitePlan
 from server.rounds import FLOOR
 from simulations.datasets import SiteData, pooled_training
 from simulations.job import Job
 from simulations.members import site_of
 from simulations.scores import Scorer
-from strategies.contribution import Aggregate, Contribution, Vector, weighted_mean
-from strategies.models import build, to_vector
+from strategies.contribution import Aggregate, Vector, weighted_mean
+from strategies.models import build, size_of, to_vector
 from strategies.secure_sum import to_aggregate, to_units
 from strategies.task import SiteId
 
@@ -68,29 +69,38 @@ def federate(job: Job, data: Mapping[SiteId, SiteData]) -> Vector:
     Returns: The model, shape ``(d,)``; without privacy, bit for bit what every engine delivers.
     """
     sites = [site_of(job, data[site]) for site in job.sites]
-    weights = {site.id: float(len(site.records.y)) for site in sites}
+    weights = {site.id: float(site.records.n_units) for site in sites}
     controls: dict[SiteId, Vector | None] = {}
     state: Any = job.algorithm.init(initial_model(job))
     for number in range(1, job.task.training.rounds + 1):
         arrays = job.algorithm.broadcast(state)
-        contributions = []
+        works = []
         for site in sites:
             work = contribute(site, arrays, round_number=number, control=controls.get(site.id))
             controls[site.id] = work.control
-            contributions.append((site.id, work.contribution))
-        state = job.algorithm.apply(state, _summed(job, contributions, weights), 1.0)
+            works.append((site.id, work))
+        state = job.algorithm.apply(state, _summed(job, works, weights), 1.0)
     return job.algorithm.parameters(state)
 
 
-def _summed(
-    job: Job, contributions: Sequence[tuple[SiteId, Contribution]], weights: Mapping[SiteId, float]
-) -> Aggregate:
-    """Sums as the engines do: in floating point, or on the grid that masked sums live on."""
+def _summed(job: Job, works: Sequence[tuple[SiteId, Work]], weights: Mapping[SiteId, float]) -> Aggregate:
+    """Sums as the engines do: in floating point, or on the grid that masked sums live on, with the noise if any."""
     if not job.secagg:
-        return weighted_mean(contributions, weights)
-    declared, size = job.algorithm.declared, contributions[0][1].arrays["update"].size
-    units = [to_units(each, declared, int(weights[site]), secrets.token_bytes) for site, each in contributions]
-    return to_aggregate(sum(units[1:], start=units[0]), declared, size, [weights[site] for site, _ in contributions])
+        return weighted_mean([(site, work.contribution) for site, work in works], weights)
+    declared, size = job.algorithm.declared, size_of(job.task.model, job.task.n_inputs)
+    units = [
+        to_units(work.contribution, declared, int(weights[site]), secrets.token_bytes)
+        if work.units is None
+        else work.units
+        for site, work in works
+    ]
+    total, plan = sum(units[1:], start=units[0]), job.sum_plan
+    if isinstance(plan, SitePlan):
+        total = plan.noised(total, secrets.token_bytes)
+    elif plan is not None:
+        total = sum((plan.share(size, survivors=len(works), entropy=secrets.token_bytes) for _ in works), start=total)
+    shares = [1.0 if job.equal_weights else weights[site] for site, _ in works]
+    return to_aggregate(total, declared, size, shares, job.encoding)
 
 
 def alone(job: Job, records: Records, name: SiteId) -> Vector:
@@ -116,7 +126,7 @@ def measure(job: Job, data: Mapping[SiteId, SiteData], delivered: Vector) -> Ref
     own = {site: alone(job, data[site].train, site) for site in job.sites}
     scores = {(of, at): scorer.score(own[of], data[at].test) for of in job.sites for at in job.sites}
     pooled = alone(job, pooled_training([data[site] for site in job.sites]), SiteId("pooled"))
-    together = federate(job.without_privacy(), data) if job.record_privacy else None
+    together = federate(job.without_privacy(), data) if job.privacy else None
     positive = _mean([float((data[site].train.y > 0).sum()) for site in job.sites]) * 2 > _mean(
         [float(len(data[site].train.y)) for site in job.sites]
     )

@@ -28,19 +28,37 @@ class Split:
     seed: int = 43
 
 
-def split_rows(labels: npt.NDArray[np.float32], split: Split, *, where: str) -> tuple[_Rows, _Rows]:
+def split_rows(
+    labels: npt.NDArray[np.float32],
+    split: Split,
+    *,
+    where: str,
+    patients: npt.NDArray[np.int64] | None = None,
+) -> tuple[_Rows, _Rows]:
     """Returns the rows to train on and the rows to test on, each in ascending order.
 
     Stratified by label unless a class has two records or fewer: FLamby's rule and, with its fraction and seed, its
-    split.
+    split. Where patients are named, it is they who are split, by whether any record of theirs has label 1: nobody's
+    records are on both sides.
 
     Args:
       labels: 0 or 1, shape ``(n,)``. Secret.
       split: Fraction and seed. Public.
       where: Name of the site, for messages.
+      patients: A number per patient, shape ``(n,)``, or ``None``. Secret.
 
-    Raises: ConfigError: Too few records for two on either side.
+    Raises: ConfigError: Too few records, or patients, for two on either side.
     """
+    if patients is None:
+        return _cut(labels, split, where, "records")
+    of_row = np.unique(patients, return_inverse=True)[1]
+    any_positive = np.zeros(int(of_row.max(initial=-1)) + 1, dtype=np.float32)
+    np.maximum.at(any_positive, of_row, labels)
+    trains = np.isin(of_row, _cut(any_positive, split, where, "patients")[0])
+    return np.flatnonzero(trains), np.flatnonzero(~trains)
+
+
+def _cut(labels: npt.NDArray[np.float32], split: Split, where: str, units: str) -> tuple[_Rows, _Rows]:
     from sklearn.model_selection import train_test_split  # noqa: PLC0415 - a second that only reading data may cost
 
     # 1 - .34 is .6599999999999999; FLamby counts from the training side, and floor and ceil see the difference.
@@ -48,8 +66,8 @@ def split_rows(labels: npt.NDArray[np.float32], split: Split, *, where: str) -> 
     n_train, n_test = math.floor(train_fraction * len(labels)), math.ceil((1.0 - train_fraction) * len(labels))
     if min(n_train, n_test) < 2:
         raise ConfigError(
-            f"{where}: {len(labels)} records are too few to split with test = {split.test:g}",
-            hint="At least two records are needed on either side.",
+            f"{where}: {len(labels)} {units} are too few to split with test = {split.test:g}",
+            hint=f"At least two {units} are needed on either side.",
         )
     counts = np.unique(labels, return_counts=True)[1]
     train, test = train_test_split(

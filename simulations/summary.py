@@ -3,7 +3,10 @@
 from typing import Any
 
 from privacy.dp.accounting import round_up
-from simulations.outcome import Outcome, Spent
+from privacy.dp.events import SamplingType
+from privacy.dp.plan import RecordPlan
+from simulations.accounts import SERVER
+from simulations.outcome import Outcome, PrivacyClaim, Spent
 from strategies.task import SiteId
 
 
@@ -36,8 +39,13 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _site_json(outcome: Outcome, site: SiteId) -> dict[str, Any]:
-    data, spent = outcome.data[site], outcome.spent.get(site)
-    private = [] if spent is None else [_privacy_json(spent)]
+    data = outcome.data[site]
+    private = [
+        _privacy_json(claim, spent)
+        for claim in outcome.claims
+        for holder, spent in claim.spent.items()
+        if holder in (site, SERVER)
+    ]
     return {
         "id": site,
         "n_train": len(data.train.y),
@@ -48,15 +56,17 @@ def _site_json(outcome: Outcome, site: SiteId) -> dict[str, Any]:
     }
 
 
-def _privacy_json(spent: Spent) -> dict[str, Any]:
+def _privacy_json(claim: PrivacyClaim, spent: Spent) -> dict[str, Any]:
+    plan = spent.plan
     return {
-        "unit": "record",
+        "unit": str(plan.unit),
+        "placement": claim.placement,
         "epsilon": float(round_up(spent.epsilon())),
-        "delta": float(spent.plan.delta),
-        "relation": str(spent.plan.relation),
-        "sampling": str(spent.plan.sampling.type),
-        "accountant": "PLD",
-        "noise": float(spent.plan.noise_multiplier),
+        "delta": float(plan.delta),
+        "relation": str(plan.relation),
+        "sampling": str(plan.sampling.type if isinstance(plan, RecordPlan) else SamplingType.FULL),
+        "accountant": plan.accountant,
+        "noise": float(plan.noise_multiplier),
     }
 
 

@@ -12,9 +12,16 @@ from rich.table import Table
 
 from privacy.dp.accounting import posterior_from_even_odds, round_up
 from privacy.dp.events import Relation, SamplingType
+from privacy.dp.plan import RecordPlan, Unit
+from privacy.store.budgets import filter_name
 from simulations.evidence import server_view
-from simulations.outcome import Outcome
+from simulations.outcome import Outcome, Placement
 
+_AGAINST: dict[Placement, str] = {
+    "local": "It holds against everybody outside the site.",
+    "central": "It holds against recipients of the model, not against the server, which adds the noise.",
+    "distributed": "It holds against everybody who sees no more than the sums, the server included.",
+}
 _FEW = 30  # test rows below which one row moves the score by more than three points
 
 
@@ -32,7 +39,7 @@ def _scores(outcome: Outcome) -> Table:
         title=f"{job.scenario.title}: {metric} on test rows", title_justify="left", header_style="bold", box=SIMPLE_HEAD
     )
     table.add_column("site", overflow="fold")
-    private = ["private"] if job.record_privacy else []
+    private = ["private"] if job.privacy else []
     for heading in ("train", "test", "home", "elsewhere", "together", *private, "95 %", "pooled"):
         table.add_column(heading, justify="right")
     for site in job.sites:
@@ -54,7 +61,7 @@ def _row(columns: dict[str, float | None], interval: str) -> list[str]:
 
 
 def _released(outcome: Outcome) -> Table:
-    private = outcome.job.record_privacy
+    private = bool(outcome.spent)
     table = Table(title="What left each site", title_justify="left", header_style="bold", box=SIMPLE_HEAD)
     table.add_column("site", overflow="fold")
     for heading in (
@@ -79,7 +86,7 @@ def words(outcome: Outcome) -> Iterator[str]:
     private = " without privacy; private: the same with it, the model that this run delivers"
     yield (
         "home: own model at home; elsewhere: mean of the other sites' own models here; together: the common model"
-        f"{private if job.record_privacy else ''}."
+        f"{private if job.privacy else ''}."
     )
     counted = {site for record, _ in outcome.trained.rounds if not record.skipped for site in record.answered}
     if silent := [site for site in job.sites if site not in counted]:
@@ -111,22 +118,30 @@ def words(outcome: Outcome) -> Iterator[str]:
 
 
 def _privacy(outcome: Outcome) -> Iterator[str]:
-    job = outcome.job
-    if not job.record_privacy:
+    if not outcome.job.privacy:
         yield "PRIVACY IS OFF: no differential privacy was applied; the model may give away records it was trained on."
-        return
-    worst = max(spent.epsilon() for spent in outcome.spent.values())
-    replaced = max(spent.epsilon(Relation.REPLACE_ONE) for spent in outcome.spent.values())
-    poisson = any(spent.plan.sampling.type is SamplingType.POISSON for spent in outcome.spent.values())
-    yield (
-        f"Privacy: epsilon at most {round_up(worst, 3)} at delta {job.delta} for one record of any site (unit: record;"
-        f" neighbours: one record zeroed out; sampling: {'Poisson' if poisson else 'full batch'}; accountant: PLD);"
-        f" {round_up(replaced, 3)} if one record may be replaced by any other."
-    )
-    yield (
-        f"In words: a 50 % suspicion that a record took part rises to at most about"
-        f" {100 * posterior_from_even_odds(worst):.0f} %, except with probability about {job.delta}."
-    )
+    for claim in outcome.claims:
+        worst, plan = claim.worst, claim.plan
+        epsilon, unit = worst.epsilon(), str(plan.unit)
+        poisson = isinstance(plan, RecordPlan) and plan.sampling.type is SamplingType.POISSON
+        whom = "any site" if plan.unit is Unit.SITE else f"one {unit} of any site"
+        yield (
+            f"Privacy: epsilon at most {round_up(epsilon, 3)} at delta {plan.delta} for {whom} (unit: {unit};"
+            f" neighbours: one {unit} zeroed out; sampling: {'Poisson' if poisson else 'full batch'};"
+            f" accountant: {plan.accountant}); {round_up(worst.epsilon(Relation.REPLACE_ONE), 3)} if one {unit} may be"
+            f" replaced by any other. {_AGAINST[claim.placement]}"
+        )
+        yield (
+            f"In words: a 50 % suspicion that a {unit} took part rises to at most"
+            f" about {100 * posterior_from_even_odds(epsilon):.0f} %, except with probability about {plan.delta}."
+        )
+        if (lifetime := worst.lifetime) is not None:
+            yield (
+                f"Lifetime: all runs on {lifetime.asset} cost at most epsilon {round_up(lifetime.epsilon, 3)}"
+                f" of its budget {lifetime.budget.epsilon} ({filter_name(lifetime.budget)})."
+            )
+    if outcome.trained.stopped:
+        yield f"STOPPED before the last round, the last model is kept: {outcome.trained.stopped}"
 
 
 def _score(value: float | None) -> str:

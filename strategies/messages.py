@@ -22,6 +22,9 @@ RECORD = "collegium"
 REFUSED = 1000
 """Code of a site's own refusals; Flower leaves codes from here on to applications."""
 
+SPENT = 1001
+"""Code of a refusal that is for good: the site's privacy budget has no room for another attempt."""
+
 HELLO = "query.hello"
 TRAIN = "train.round"
 MASKED = "train.masked"

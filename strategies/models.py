@@ -3,6 +3,8 @@
 Torch is confined to this module and to the packages that train; everything else in `strategies` sees vectors.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import nn
 
@@ -38,6 +40,12 @@ def build(spec: ModelSpec, n_inputs: int, seed: int) -> nn.Module:
             for parameter in module.parameters():
                 parameter.zero_()
     return module
+
+
+@lru_cache(maxsize=8)
+def size_of(spec: ModelSpec, n_inputs: int) -> int:
+    """Returns ``d``, the number of parameters of a model."""
+    return layout_of(build(spec, n_inputs, seed=0)).size
 
 
 def layout_of(module: nn.Module) -> Layout:

@@ -72,6 +72,8 @@ class Training:
     """Public training settings; ``batch`` 0 means all records in one batch.
 
     Attributes:
+      clip: Largest norm of one record's gradient, under record-level privacy.
+      update_clip: Largest norm of one site's update, under site-level privacy.
       reference: ``None``: models to compare with take ``rounds * local_steps`` steps of the rule given here.
     """
 
@@ -80,6 +82,7 @@ class Training:
     learning_rate: float
     batch: int = 0
     clip: float = 1.0
+    update_clip: float = 1.0
     retries: int = 2
     optimizer: Literal["sgd", "adam"] = "sgd"
     reference: Reference | None = None
@@ -93,6 +96,7 @@ class Task:
       strategy_settings: Per algorithm, its settings; ``learning_rate`` there is the sites' (see `training_for`).
       scaling: ``public``: constants of the features. ``own``: each site's own mean and deviation, categories as 0 or
         1; not a function of one record, hence never under record-level privacy.
+      patient: Column whose values tell patients apart, and never leave a site; empty: every record is a patient.
     """
 
     features: tuple[Feature, ...]
@@ -102,6 +106,7 @@ class Task:
     metric: Literal["accuracy", "auc"] = "accuracy"
     strategy_settings: dict[str, dict[str, float]] = field(default_factory=dict)
     scaling: Literal["public", "own"] = "public"
+    patient: str = ""
 
     @property
     def n_inputs(self) -> int:

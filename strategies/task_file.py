@@ -12,7 +12,7 @@ from typing import Literal, TypeGuard
 from privacy.errors import ConfigError
 from strategies.task import Feature, ModelSpec, Reference, Target, Task, Training
 
-TASK_KEYS = frozenset({"features", "metric", "model", "scaling", "strategies", "target", "training"})
+TASK_KEYS = frozenset({"features", "metric", "model", "patient", "scaling", "strategies", "target", "training"})
 """The keys of a document that `parse_task` reads."""
 
 _HINT = "The keys and what they mean: docs/how-to-own-data.md."
@@ -181,9 +181,17 @@ def parse_task(data: Mapping[str, object], *, where: str = "") -> Task:
         metric="auc" if table.choice("metric", ("accuracy", "auc"), "accuracy") == "auc" else "accuracy",
         strategy_settings=_strategies(table.table("strategies", optional=True)),
         scaling=scaling,
+        patient=_patient(table, features, target),
     )
     table.close()
     return task
+
+
+def _patient(table: StrictTable, features: tuple[Feature, ...], target: Target) -> str:
+    name = table.text("patient", "")
+    if name in {target.name, *(feature.name for feature in features)}:
+        raise table.error("patient", f"{name!r} is a feature or the target, which cannot tell patients apart")
+    return name
 
 
 def _feature(table: StrictTable, scaling: str) -> Feature:
@@ -270,6 +278,7 @@ def _training(table: StrictTable) -> Training:
         learning_rate=table.number("learning_rate", above=0.0),
         batch=table.whole("batch", 0),
         clip=table.number("clip", 1.0, above=0.0),
+        update_clip=table.number("update_clip", 1.0, above=0.0),
         retries=table.whole("retries", 2),
         optimizer=_optimizer(table),
         reference=_reference(table.table("reference")) if "reference" in table else None,

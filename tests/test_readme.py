@@ -68,13 +68,13 @@ def test_every_option_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"(?<!-)--[a-z][a-z-]+", README)) - {"--stream", "--federation-config", "--run-config"}
     helps = "".join(
         subprocess.run(
-            [COMMAND, command, "--help"],
+            [COMMAND, *command.split(), "--help"],
             capture_output=True,
             text=True,
             check=True,
             env={**os.environ, "COLUMNS": "200", "TERM": "dumb"},
         ).stdout
-        for command in ("simulate", "verify")
+        for command in ("simulate", "verify", "site ledger")
     )
     assert not [option for option in named if option not in helps]
 

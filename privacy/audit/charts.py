@@ -40,11 +40,11 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """A site's epsilon: spent, and planned if every retry had been used."""
+    """A holder's epsilon: spent, and planned if every retry had been used; nothing is planned over all runs."""
 
     label: str
     spent: float
-    planned: float
+    planned: float | None
     text: str
 
 
@@ -76,23 +76,31 @@ def scores(rows: Sequence[ScoreRow], lanes: Sequence[str], *, percent: bool, des
     return _svg("scores", height, "Score of each model at each site", description, body)
 
 
-def budgets(rows: Sequence[BudgetRow], target: float, description: str) -> Markup:
-    """Draws each site's spent and planned epsilon as a bar against the target."""
+def budgets(rows: Sequence[BudgetRow], target: float, *, name: str, title: str) -> Markup:
+    """Draws each holder's spent and planned epsilon as a bar against the target.
+
+    Args:
+      rows: One bar each.
+      target: Where the upright line stands.
+      name: Of the drawing, once on the page.
+      title: For people who do not see it; a description is made of the first rows.
+    """
     shown = rows[:MOST_ROWS]
-    full = max([target, *(row.planned for row in shown), *(row.spent for row in shown)]) * 1.02 or 1.0
+    full = max([target, *(row.planned or 0.0 for row in shown), *(row.spent for row in shown)]) * 1.02 or 1.0
     height = 44 * len(shown) + 4
     body = []
     for index, row in enumerate(shown):
         top = index * 44
-        place = {"y": top + 20, "spent": _percent(row.spent / full), "planned": _percent(row.planned / full)}
+        place = {"y": top + 20, "spent": _percent(row.spent / full), "planned": _percent((row.planned or 0.0) / full)}
         body.append(Markup('<text class="name" x="0" y="{}">{}</text>').format(top + 14, row.label))
         body.append(Markup('<text class="value end" x="100%" y="{}">{}</text>').format(top + 14, row.text))
         body.append(Markup('<rect class="track" x="0" y="{y}" width="100%" height="12"/>').format(**place))
-        body.append(Markup('<rect class="planned" x="0" y="{y}" width="{planned}" height="12"/>').format(**place))
+        if row.planned is not None:
+            body.append(Markup('<rect class="planned" x="0" y="{y}" width="{planned}" height="12"/>').format(**place))
         body.append(Markup('<rect class="spent" x="0" y="{y}" width="{spent}" height="12"/>').format(**place))
         limit = Markup('<line class="limit" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>')
         body.append(limit.format(_percent(target / full), top + 17, top + 35))
-    return _svg("budgets", height, "Epsilon of each site against its budget", description, body)
+    return _svg(name, height, title, "; ".join(f"{row.label}: {row.text}" for row in rows[:8]), body)
 
 
 def losses(points: Sequence[tuple[int, float | None]], skipped: Iterable[int], description: str) -> Markup:
@@ -127,8 +135,8 @@ def losses(points: Sequence[tuple[int, float | None]], skipped: Iterable[int], d
     return _svg("losses", height, "Training loss over the rounds", description, body)
 
 
-def suspicion(after: float, label: str, description: str) -> Markup:
-    """Draws a 50 % suspicion and the most it can become, ``after``, on a scale from 0 to 100 %."""
+def suspicion(after: float, label: str, description: str, *, name: str) -> Markup:
+    """Draws a 50 % suspicion and the most it can become, ``after``, on a scale from 0 to 100 %; ``name``: see above."""
     body = [
         Markup('<rect class="track" x="0" y="24" width="100%" height="14"/>'),
         Markup('<rect class="before" x="0" y="24" width="50%" height="14"/>'),
@@ -140,7 +148,7 @@ def suspicion(after: float, label: str, description: str) -> Markup:
         Markup('<text class="tick" x="0" y="56">0 %</text>'),
         Markup('<text class="tick end" x="100%" y="56">100 %: certain</text>'),
     ]
-    return _svg("suspicion", 60, "How far a suspicion can rise", description, body)
+    return _svg(name, 60, "How far a suspicion can rise", description, body)
 
 
 def key(series: str) -> Markup:

@@ -10,12 +10,22 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from privacy.audit.statement import Statement
+from privacy.audit.statement import EPSILON_CLAIMS, Statement
+from privacy.errors import ConfigError
+from privacy.secagg.context import Thresholds
+from privacy.secagg.encoding import in_order
 
 SCORES = ("home", "elsewhere", "together", "together_without_privacy", "pooled")
 
 # Scores carry four decimals; a mean of rounded scores may differ from a rounded mean by one unit in the last place.
 _ROUNDING = Decimal("0.0001")
+
+
+def of_all(report: Statement) -> list[str]:
+    """Returns every contradiction; the functions below tell which claim it breaks."""
+    checks = (of_report, of_model, of_masked_rounds, of_egress)
+    found = [problem for check in checks for problem in check(report)]
+    return found + [problem for claim in report.epsilons for problem in of_epsilon(report, claim)]
 
 
 def of_report(report: Statement) -> list[str]:
@@ -40,15 +50,15 @@ def of_model(report: Statement) -> list[str]:
     return []
 
 
-def of_epsilon(report: Statement) -> list[str]:
-    """Checks the counts and bounds of the epsilon claim; that they follow from the events is left to ``pricing``."""
-    claim = report.claim("privacy.epsilon")
-    if claim is None:
-        return []
-    answered = Counter(site for entry in report.predicate["rounds"] for site in entry["answered"])
-    listed = {entry["site"] for entry in claim["sites"]}
-    problems = list(_duplicates("the epsilon claim", [entry["site"] for entry in claim["sites"]]))
-    problems += [f"{site} took part but has no epsilon" for site in answered if site not in listed]
+def of_epsilon(report: Statement, claim: dict[str, Any]) -> list[str]:
+    """Checks counts and bounds of one of ``report.epsilons``; that they follow from events is left to ``pricing``."""
+    answered = _releases(report.predicate, claim["placement"])
+    known = set(answered) | {entry["site"] for entry in report.predicate["egress"]}
+    listed = [entry["site"] for entry in claim["sites"]]
+    problems = list(_duplicates("the epsilon claim", listed))
+    problems += [f"{holder} took part but has no epsilon" for holder in answered if holder not in listed]
+    if claim["placement"] != "central":  # there the schema leaves no choice
+        problems += [f"{holder} has an epsilon but is no site of this run" for holder in listed if holder not in known]
     target, delta, budget = Decimal(claim["target_epsilon"]), Decimal(claim["delta"]), claim["budget_executions"]
     if not 0 < delta < 1:
         problems.append(f"delta {delta} is not between 0 and 1")
@@ -59,9 +69,119 @@ def of_epsilon(report: Statement) -> list[str]:
     for entry in claim["sites"]:
         problems += _executions(entry, answered[entry["site"]], each, budget)
         problems += _site_epsilon(entry, target)
-        if n_train.get(entry["site"], entry["n_train"]) != entry["n_train"]:
+        if "n_train" in entry and n_train.get(entry["site"], entry["n_train"]) != entry["n_train"]:
             problems.append(f"{entry['site']} has two different numbers of records")
-    return problems
+    return problems + (list(_shares(report, claim)) if claim["placement"] == "distributed" else [])
+
+
+def of_masked_rounds(report: Statement) -> list[str]:
+    """Checks the claim about masked rounds against rules and rounds; its signatures are left to ``masked_rounds``."""
+    claim = report.claim("secagg.rounds")
+    if claim is None:
+        return []
+    problems: list[str] = []
+    for cohort in claim["cohorts"]:
+        problems += _cohort(cohort)
+    attempts: dict[int, list[dict[str, Any]]] = {}
+    for attempt in claim["attempts"]:
+        attempts.setdefault(attempt["round"], []).append(attempt)
+        problems += _attempt(attempt, claim)
+    contexts = [attempt["ctx"] for attempt in claim["attempts"] if attempt["ctx"] is not None]
+    if len(set(contexts)) != len(contexts):
+        problems.append("two attempts have the same context")
+    numbers = [attempt["round"] for attempt in claim["attempts"]]
+    if numbers != sorted(numbers):
+        problems.append("the attempts are not in the order of the rounds")
+    return [*problems, *_courses(report.predicate, attempts)]
+
+
+def of_egress(report: Statement) -> list[str]:
+    """Checks that nothing unmasked was counted where the report claims so."""
+    if report.claim("secagg.egress") is None:
+        return []
+    return [
+        f"no unmasked array is claimed, but {entry['site']} sent {entry['unmasked_arrays']}"
+        for entry in report.predicate["egress"]
+        if entry["unmasked_arrays"]
+    ]
+
+
+def _cohort(cohort: dict[str, Any]) -> Iterator[str]:
+    if not in_order(cohort["sites"]):
+        yield "a cohort is not sorted, or repeats a site"
+    limits = Thresholds(*(cohort[name] for name in ("n_c", "t", "min_survivors", "min_cover")))
+    try:
+        limits.check(len(cohort["sites"]))
+    except ConfigError as error:
+        yield str(error)
+
+
+def _attempt(attempt: dict[str, Any], claim: dict[str, Any]) -> Iterator[str]:
+    name, survivors = f"round {attempt['round']}, attempt {attempt['attempt']}", attempt["survivors"]
+    opened = {attempt[field] is not None for field in ("cohort", "model_root", "ctx")}
+    if opened != {attempt["aborted"] is None}:
+        yield f"{name} is neither opened nor aborted, or both"
+    elif attempt["aborted"] is not None:
+        if survivors:
+            yield f"{name} is aborted and has survivors"
+    elif attempt["cohort"] >= len(claim["cohorts"]):
+        yield f"{name} has a cohort that is not listed"
+    else:
+        cohort = claim["cohorts"][attempt["cohort"]]
+        if not in_order(survivors) or not set(survivors) <= set(cohort["sites"]):
+            yield f"{name}: the survivors are not a sorted part of the cohort"
+        least = len(cohort["sites"]) if claim["fixed_set"] else cohort["min_survivors"]
+        if len(survivors) < least:
+            yield f"{name} has {len(survivors)} survivors, at least {least} are promised"
+
+
+def _courses(body: dict[str, Any], attempts: dict[int, list[dict[str, Any]]]) -> Iterator[str]:
+    """A round is tried until a sum is opened. A run that is stopped may leave a round that it began and did not end."""
+    for entry in body["rounds"]:
+        tried = attempts.pop(entry["round"], [])
+        yield from _course(entry["round"], tried)
+        opened = [attempt for attempt in tried if attempt["aborted"] is None]
+        if len(tried) != entry["attempts"]:
+            yield f"round {entry['round']} took {entry['attempts']} attempts, but {len(tried)} are claimed"
+        if len(opened) != (not entry["skipped"]):
+            yield f"round {entry['round']} does not have the sum that it should have, or one that it should not"
+        elif opened and set(opened[0]["survivors"]) != set(entry["answered"]):
+            yield f"the survivors of round {entry['round']} are not the sites that answered in it"
+    for number, tried in attempts.items():
+        yield from _course(number, tried)
+        if number != len(body["rounds"]) + 1 or body["run"]["status"] == "finished":
+            yield f"round {number} has attempts but is not listed"
+
+
+def _course(number: int, tried: list[dict[str, Any]]) -> Iterator[str]:
+    if [attempt["attempt"] for attempt in tried] != list(range(1, len(tried) + 1)):
+        yield f"the attempts at round {number} are not numbered from 1"
+    if any(attempt["aborted"] is None for attempt in tried[:-1]):
+        yield f"round {number} was tried again after a sum was opened"
+
+
+def _releases(body: dict[str, Any], placement: str) -> Counter[str]:
+    """Counts the rounds that each holder of a ledger must have paid for: answered, or as server completed."""
+    if placement == "central":
+        return Counter({"server": body["run"]["completed"]})
+    return Counter(site for entry in body["rounds"] for site in entry["answered"])
+
+
+def _shares(report: Statement, claim: dict[str, Any]) -> Iterator[str]:
+    rows = claim["hypothetical"]
+    shares, counted = [row["shares"] for row in rows], [row["shares"] for row in rows if row["counted"]]
+    if shares != sorted(set(shares)) or shares[-1] > len(report.predicate["egress"]):
+        yield "the hypothetical numbers of shares are not sorted, repeat one, or are more than there are sites"
+    if len(counted) != 1:
+        yield f"{len(counted)} numbers of shares are said to be counted on, not one"
+    noise = {(one["variance"], one["l2"], one["l1"]) for entry in claim["sites"] for one in entry["events"]}
+    if len(noise) > 1 or len({entry["clip"] for entry in claim["sites"]}) > 1:
+        yield "sites list different noise, but they share one"
+    rounds = report.claim("secagg.rounds")
+    if rounds is None:
+        yield "shares of noise are claimed, but no masked rounds that would hide them"
+    elif counted and counted[0] > (sure := min(one["min_survivors"] - one["n_c"] for one in rounds["cohorts"])):
+        yield f"{counted[0]} strangers' shares are counted on, the masked rounds promise {sure}"
 
 
 def _executions(entry: dict[str, Any], answered: int, each: int, budget: int) -> Iterator[str]:
@@ -94,6 +214,8 @@ def _run(run: dict[str, Any], rounds: list[dict[str, Any]]) -> Iterator[str]:
         yield f"{len(rounds)} rounds are listed but {run['rounds']} were planned"
     if run["status"] == "finished" and len(rounds) != run["rounds"]:
         yield f"the run is called finished after {len(rounds)} of {run['rounds']} rounds"
+    if run["status"] == "stopped" and len(rounds) == run["rounds"]:
+        yield f"the run is called stopped after all of its {run['rounds']} rounds"
     started, finished = _time(run["started"]), _time(run["finished"])
     if started is None or finished is None:
         yield "the run's times are not times"
@@ -133,19 +255,13 @@ def _sites(body: dict[str, Any]) -> Iterator[str]:
 
 def _protections(report: Statement) -> Iterator[str]:
     on = report.predicate["protections"]
-    if on["record_dp"] != (report.claim("privacy.epsilon") is not None):
-        yield "record-level privacy is on exactly when epsilon is claimed, and here it is not so"
     yield from (
-        f"{name} is said to be on, but no claim says how strong it is"
-        for name in ("site_dp", "distributed_dp")
-        if on[name]
+        f"{name} is on exactly when {claim_id} is claimed, and here it is not so"
+        for name, claim_id in EPSILON_CLAIMS.items()
+        if on[name] != (report.claim(claim_id) is not None)
     )
-    if on["secagg"]:
-        yield from (
-            f"secure aggregation is said to be on, but {entry['site']} sent {entry['unmasked_arrays']} unmasked arrays"
-            for entry in report.predicate["egress"]
-            if entry["unmasked_arrays"]
-        )
+    if any(on["secagg"] != (report.claim(name) is not None) for name in ("secagg.rounds", "secagg.egress")):
+        yield "secure aggregation is on exactly when its rounds and egress are claimed, and here it is not so"
 
 
 def _scores(utility: dict[str, Any]) -> Iterator[str]:

@@ -86,9 +86,9 @@ def decode_base64(text: Any) -> bytes:
     try:
         raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise ConfigError("the envelope holds broken base64") from None
+        raise ConfigError("a value is not base64") from None
     if base64.b64encode(raw).decode() != text:
-        raise ConfigError("the envelope holds base64 that is not canonical")
+        raise ConfigError("a value is base64 that is not canonical")
     return raw
 
 

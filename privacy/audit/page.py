@@ -9,10 +9,20 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from privacy.audit import envelope, page_privacy, page_rounds, page_utility, statement, words
+from privacy.audit import (
+    envelope,
+    masked_rounds,
+    page_privacy,
+    page_rounds,
+    page_secagg,
+    page_utility,
+    statement,
+    words,
+)
 from privacy.audit.statement import Statement
 from privacy.audit.stylesheet import CSS
 from privacy.audit.template import PAGE
+from privacy.audit.transcript import TRANSCRIPT_FILE
 
 ENVELOPE_OPEN = b'<script type="application/json" id="envelope">'
 ENVELOPE_CLOSE = b"</script>"
@@ -55,15 +65,17 @@ def _view(report: Statement) -> dict[str, Any]:
         "started": _moment(run["started"]),
         "finished": _moment(run["finished"]),
         "summary": _summary(body),
-        "privacy": page_privacy.view(report.claim("privacy.epsilon")),
+        "privacy": page_privacy.view(report),
+        "stop": page_privacy.stop(report),
         "not_protected": body["not_protected"],
         "assumptions": body["assumptions"],
         "protections": [
             {"name": name, "on": states[key], "words": on if states[key] else off}
             for key, (name, on, off) in words.PROTECTIONS.items()
         ],
-        "utility": page_utility.view(body["utility"], private=states["record_dp"]),
+        "utility": page_utility.view(body["utility"], private=bool(report.epsilons)),
         "rounds": page_rounds.view(body["rounds"]),
+        "secagg": page_secagg.view(report.claim("secagg.rounds")),
         "egress": page_rounds.egress(body["egress"]),
         "claims": [_claim(claim) for claim in body["claims"]],
         "other_kinds": [{"name": name, "worth": worth} for name, worth in words.KINDS.items() if name not in used],
@@ -85,11 +97,20 @@ def _summary(body: dict[str, Any]) -> str:
 
 
 def _claim(claim: dict[str, Any]) -> dict[str, str]:
-    if claim["id"] == "model.digest":
-        says = f"The model is the file {claim['file']} with SHA-256 {claim['sha256'][:16]}…"
-    else:
-        says = (
-            f"Each {claim['unit']} at each site: ε at most {page_privacy.largest(claim['sites'], 'epsilon')} at "
-            f"δ = {claim['delta']}, relation {claim['relation']}, by {claim['accountant']} from the listed steps"
-        )
-    return {"id": claim["id"], "kind": claim["kind"], "says": says, "worth": words.KINDS[claim["kind"]]}
+    return {"id": claim["id"], "kind": claim["kind"], "says": _says(claim), "worth": words.KINDS[claim["kind"]]}
+
+
+def _says(claim: dict[str, Any]) -> str:
+    match claim["id"]:
+        case "model.digest":
+            return f"The model is the file {claim['file']} with SHA-256 {claim['sha256'][:16]}…"
+        case "secagg.rounds":
+            return f"By the signatures in {TRANSCRIPT_FILE}, {masked_rounds.summary(claim)}"
+        case "secagg.egress":
+            return "The coordinator received no unmasked array from any site"
+        case _:
+            whom = "Each site" if claim["unit"] == "site" else f"Each {claim['unit']} at each site"
+            return (
+                f"{whom}: ε at most {page_privacy.largest(claim, 'epsilon')} at δ = {claim['delta']}, relation "
+                f"{claim['relation']}, by {claim['accountant']} from the listed steps, against {words.against(claim)}"
+            )

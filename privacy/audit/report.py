@@ -27,7 +27,7 @@ def sign(predicate: dict[str, Any], model_sha256: str, key: signing.SigningKey) 
     decoded = statement.decode(payload)  # what cannot be read back is not signed
     if decoded.public_key != key.public_key:
         raise ConfigError("the report names another signer than the key that signs it")
-    problems = consistency.of_report(decoded) + consistency.of_model(decoded) + consistency.of_epsilon(decoded)
+    problems = consistency.of_all(decoded)
     if problems:
         raise ConfigError(f"the report contradicts itself: {problems[0]}")
     return envelope.sign(payload, key)

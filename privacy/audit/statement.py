@@ -9,6 +9,13 @@ from privacy.errors import ConfigError
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://collegium.example/report/v1"
 
+EPSILON_CLAIMS = {
+    "record_dp": "privacy.epsilon",
+    "site_dp": "privacy.epsilon.site",
+    "distributed_dp": "privacy.epsilon.distributed",
+}
+"""Claims of differential privacy, by the protection that is on exactly where they are made."""
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -32,6 +39,11 @@ class Statement:
     def claim(self, claim_id: str) -> dict[str, Any] | None:
         """Returns the claim with that id, if the report makes it."""
         return next((claim for claim in self.predicate["claims"] if claim["id"] == claim_id), None)
+
+    @property
+    def epsilons(self) -> list[dict[str, Any]]:
+        """The claims of differential privacy, at most one for each place where noise is added."""
+        return [claim for claim_id in EPSILON_CLAIMS.values() if (claim := self.claim(claim_id)) is not None]
 
 
 def encode(predicate: dict[str, Any], model_sha256: str) -> bytes:

@@ -64,6 +64,8 @@ section { margin: 2.6rem 0; }
 }
 .terms dt { font-weight: 600; color: inherit; }
 .terms dd { margin: 0; }
+.promise { margin: 1.8rem 0 .6rem; }
+.promise + .answers { margin-top: 0; }
 .panel {
   margin: 1.2rem 0; border: 1px solid var(--line); border-radius: 6px; background: var(--card);
   padding: 1.1rem 1.4rem;
@@ -170,8 +172,8 @@ footer {
   main, header, footer { max-width: none; padding: 0; }
   header { padding-top: 0; }
   section { margin: 1.5rem 0; }
-  h2, h3, caption { break-after: avoid; }
-  .answers, .panel, .alarm, tr, li, svg, .legend, .terms { break-inside: avoid; }
+  h2, h3, caption, .answers > div:first-child { break-after: avoid; }
+  .answers > div, .panel, .alarm, tr, li, svg, .legend, .terms { break-inside: avoid; }
   .legend { break-after: avoid; }
   .chart text { font-size: 11px; }
   .answers > div { padding: .55rem 0; }

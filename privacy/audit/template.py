@@ -50,34 +50,77 @@ PAGE = """\
 <p>Nothing in this report limits what can be learnt about a single person's record from the model or from the updates
 that the sites sent. Treat both as personal data unless you can show otherwise.</p></div>
 {% endif %}
+{% if privacy|length > 1 %}
+<p class="lead">{{ privacy|length }} promises hold side by side. Each has its own ledger, and their numbers are never
+added.</p>
+{% endif %}
+{% for block in privacy %}
+{% if privacy|length > 1 %}
+<h2 class="promise" id="promise-{{ block.placement }}">{{ block.title }}</h2>
+{% endif %}
 <dl class="answers">
-{% if privacy %}
-<div><dt>Who is protected</dt><dd><p>Each single record that was used for training:
-{{ privacy.n_records }} at {{ privacy.n_sites }}. The unit is one <b>{{ privacy.unit }}</b>; somebody with several
-records is protected less.</p></dd></div>
-<div><dt>From whom</dt><dd><p>Everyone outside the site that holds the record: the coordinator, the other sites, and
-whoever receives the model or sees what the site sent.</p></dd></div>
+<div><dt>Who is protected</dt><dd><p>{{ block.who }} The unit is one <b>{{ block.unit }}</b>;
+{{ block.shared }}</p></dd></div>
+<div><dt>From whom</dt><dd><p>{{ block.whom }}</p></dd></div>
 <div><dt>How strongly</dt><dd>
-<p class="big">A 50 % suspicion that a given person's record was in the training set rises to at most about
-<b>{{ privacy.after }}</b>, whatever else is known about that person.</p>
-{{ privacy.chart }}
+<p class="big">A 50 % suspicion that {{ block.suspected[0] }} rises to at most about
+<b>{{ block.after }}</b>, whatever else is known about that {{ block.suspected[1] }}.</p>
+{{ block.chart }}
 <dl class="terms">
-<dt>Guarantee</dt><dd><b class="guarantee">&epsilon; &le; {{ privacy.epsilon }} at &delta; = {{ privacy.delta }}</b>
-for each {{ privacy.unit }} ({{ privacy.worst }}, the site with the largest &epsilon;; sites are never averaged).
-Outcomes for which the bound may fail have a total probability of at most {{ privacy.delta }}</dd>
-<dt>Compared with</dt><dd>{{ privacy.relation_words }} (<code>{{ privacy.relation }}</code>). If a record may be
-swapped for any other instead: &epsilon; &le; {{ privacy.replace_one }}</dd>
-<dt>Sampling</dt><dd>{{ privacy.sampling }}</dd>
-<dt>Accountant</dt><dd>{{ privacy.accountant }}; by RDP, a looser method: &epsilon; &le; {{ privacy.rdp }}</dd>
+<dt>Guarantee</dt><dd><b class="guarantee">&epsilon; &le; {{ block.epsilon }} at &delta; = {{ block.delta }}</b>
+for each {{ block.unit }}{% if block.worst %} ({{ block.worst }}, the site with the largest &epsilon;; sites are never
+averaged){% endif %}, against {{ block.against }}.
+Outcomes for which the bound may fail have a total probability of at most {{ block.delta }}</dd>
+<dt>Compared with</dt><dd>{{ block.relation_words }} (<code>{{ block.relation }}</code>). If a {{ block.unit }} may be
+swapped for any other instead: &epsilon;&nbsp;&le;&nbsp;{{ block.replace_one }}</dd>
+<dt>Sampling</dt><dd>{{ block.sampling }}</dd>
+<dt>Noise</dt><dd>{{ block.noise }}</dd>
+<dt>Accountant</dt><dd>{{ block.accountant }}{% if block.rdp %}; by RDP, a looser method:
+&epsilon;&nbsp;&le;&nbsp;{{ block.rdp }}{% endif %}</dd>
 </dl></dd></div>
-<div><dt>How sure is this</dt><dd><p>The numbers follow from the listed steps, and anyone can recompute them offline.
-That the steps ran as listed is <b>asserted</b> by the software, not proved.</p></dd></div>
+<div><dt>Over all runs</dt><dd>
+{% if block.lifetime %}
+<p>The upright line is each ledger's whole budget, for this run and every other on the same data. What is spent of it
+is summed up by {{ block.lifetime.filters }}, which stays valid when a run is planned by people who saw the runs
+before.{% if block.lifetime.asserted %} Some of the runs drew noise in floating point: this sum is asserted only.
+{% endif %}</p>
+{{ block.lifetime.chart }}
 {% else %}
+<p>No budget was set. &epsilon; is that of this run; every other run on the same data costs privacy as well, and this
+report does not count it.</p>
+{% endif %}
+</dd></div>
+<div><dt>How sure is this</dt><dd><p>The numbers follow from the listed steps, and anyone can recompute them offline.
+{% if block.kind == "proved" %}
+They are <b>proved</b> as far as arithmetic goes: the noise is drawn as exact integers, so nothing is lost to rounding.
+That the steps ran as listed is asserted by the software.
+{% else %}
+That the steps ran as listed, and that floating-point noise is as good as the noise it stands for, is <b>asserted</b>
+by the software, not proved.
+{% endif %}
+</p></dd></div>
+</dl>
+{% else %}
+<dl class="answers">
 <div><dt>Who is protected</dt><dd><p>Nobody, in the sense of a mathematical bound.</p></dd></div>
 <div><dt>What is shown</dt><dd><p>Which model came out, what each site sent, and how well the model works.</p>
 </dd></div>
-{% endif %}
 </dl>
+{% endfor %}
+
+{% if stop %}
+<section class="panel" aria-labelledby="stop"><h2 id="stop">What stopped the run</h2>
+<p>After {{ stop.done }} of {{ stop.planned }} rounds the run was {{ stop.status }}. The model is that of the last
+completed round.</p>
+{% if stop.lines %}
+<ul>
+{% for line in stop.lines %}
+<li>{{ line }}</li>
+{% endfor %}
+</ul>
+{% endif %}
+</section>
+{% endif %}
 
 <section class="panel warn" aria-labelledby="not-protected"><h2 id="not-protected">What is not protected</h2>
 <ul>
@@ -115,14 +158,23 @@ experiment, and the privacy numbers above do not cover them.</p>
 {% endfor %}
 <p>To compare with: {{ utility.baselines }}.</p></section>
 
-{% if privacy %}
-<section aria-labelledby="spent"><h2 id="spent">What privacy each site spent</h2>
+{% for block in privacy %}
+{% set id = "spent-" + block.placement %}
+<section aria-labelledby="{{ id }}"><h2 id="{{ id }}">What privacy {{
+"the server spent" if block.placement == "central" else "each site spent" }}{% if privacy|length > 1 %}:
+{{ block.title|lower }}{% endif %}</h2>
 <p>The solid bar is what was spent; the dashed outline is what the plan would have spent had every retry been used; the
-upright line is the limit, &epsilon; = {{ privacy.target }}.</p>
-{{ privacy.budget_chart }}
-{{ draw(privacy.table, "spent") }}
-</section>
+upright line is the limit, &epsilon; = {{ block.target }}.</p>
+{{ block.budget_chart }}
+{{ draw(block.table, id) }}
+{% if block.hypothetical %}
+<h3 id="shares">If more or fewer strangers brought a share of the noise</h3>
+<p>More sites in a sum bring more noise, but earn no refund. Fewer than were counted on would be a breach of what the
+thresholds promise, or a league of more sites than was assumed.</p>
+{{ draw(block.hypothetical, "shares") }}
 {% endif %}
+</section>
+{% endfor %}
 
 <section aria-labelledby="rounds"><h2 id="rounds">Rounds</h2>
 <p>{{ rounds.sentence }}</p>
@@ -139,6 +191,35 @@ upright line is the limit, &epsilon; = {{ privacy.target }}.</p>
 {% endif %}
 {{ draw(rounds.table, "rounds") }}
 </section>
+
+{% if secagg %}
+<section aria-labelledby="sums"><h2 id="sums">Which sums were opened</h2>
+{% for cohort in secagg.cohorts %}
+<p>{{ cohort.seen }}</p>
+{% endfor %}
+<dl class="terms">
+<dt>Opened</dt><dd>{{ secagg.sets }}</dd>
+{% for cohort in secagg.cohorts %}
+<dt>Cohort</dt><dd>{{ cohort.listed }}</dd>
+<dt>Thresholds</dt><dd>{{ cohort.t }} sites are needed to open a sum; it holds at least {{ cohort.min_survivors }}
+sites, and every part of the model at least {{ cohort.min_cover }}; {{ cohort.n_c }} may be in league with the
+server</dd>
+{% endfor %}
+<dt>Protocol</dt><dd>{{ secagg.protocol }} (<code>docs/protocol.md</code>), sums of whole numbers modulo
+2<sup>{{ secagg.ring_bits }}</sup></dd>
+<dt>Sites' keys</dt><dd>roster with digest <code>{{ secagg.roster }}</code></dd>
+<dt>Transcript</dt><dd><code>{{ secagg.file }}</code>, SHA-256 <code>{{ secagg.sha256 }}</code></dd>
+</dl>
+{{ draw(secagg.table, "sums") }}
+<details><summary>The model root of every sum: round, attempt, first digits</summary><ul class="figures">
+{% for line in secagg.roots %}
+<li><code>{{ line }}</code></li>
+{% endfor %}
+</ul></details>
+<p class="note">In each attempt the holders of the sites' keys signed their masked inputs and the list of survivors,
+together with the cohort, the thresholds and the one model root that all of them were given. Whose keys these are, that
+they trained on that model, and that there was no other attempt, no signature shows.</p></section>
+{% endif %}
 
 <section aria-labelledby="egress"><h2 id="egress">What left each site</h2>
 {{ draw(egress, "egress") }}
@@ -172,7 +253,8 @@ network:</p>
 <pre>collegium verify report.html --trust keys.txt</pre>
 <p><code>keys.txt</code> holds the public keys that you trust, one a line. Get this run's key from the people who ran
 it by another way than this file; without <code>--trust</code> the check says AUTHENTICITY NOT CHECKED, since a forger
-can sign with a key of their own. With <code>{{ model.file }}</code> beside the page, its digest is checked too. Exit
+can sign with a key of their own. Files beside the page are checked with it: <code>{{ model.file }}</code> by its
+digest{% if secagg %}, <code>{{ secagg.file }}</code> by every signature of the sites{% endif %}. Exit
 code 0: all holds. 1: a claim fails. 2: not a usable report. 3: something was not checked.</p>
 <dl class="terms">
 <dt>Public key</dt><dd><code>{{ public_key }}</code></dd>

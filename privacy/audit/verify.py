@@ -1,17 +1,20 @@
 """The verifier: what a stranger can check about a report, offline, from its bytes alone. Pure: no files, no clock.
 
 Order: read strictly; signature under the key inside the report (always); whose key that is (only with a trust set);
-the report against itself; the model file; epsilon from the events; and for a page, the page against its envelope.
+the report against itself; the model file; epsilon from the events; the sites' signatures from the transcript; and for a
+page, the page against its envelope.
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 from privacy import __version__
-from privacy.audit import consistency, envelope, page, pricing, statement
+from privacy.audit import consistency, envelope, masked_rounds, page, pricing, statement, words
 from privacy.audit.canonical import MAX_BYTES
 from privacy.audit.statement import Statement
+from privacy.audit.transcript import TRANSCRIPT_FILE
 from privacy.errors import ConfigError, FederationError, UnsupportedEventError, VerificationError
 from privacy.keys import signing
 
@@ -89,6 +92,7 @@ def verify(
     trusted: Collection[bytes] | None = None,
     self_signed: bool = False,
     model_sha256: str | None = None,
+    transcript: bytes | None = None,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Verdict:
     """Checks a report from a stranger.
@@ -101,6 +105,7 @@ def verify(
       trusted: Raw public keys whose reports are believed to be theirs; None leaves authenticity unchecked.
       self_signed: Accept the key inside the report. Not together with ``trusted``.
       model_sha256: Hex digest of the model file at hand, if there is one.
+      transcript: ``transcript/secagg.jsonl`` at hand, if there is one. Untrusted; not read where no round was masked.
       progress: Called with one plain line before a step that can take seconds.
 
     Raises:
@@ -118,8 +123,11 @@ def verify(
 
     signature = _signature(sealed.keyid, report.public_key, trusted)
     claims = [signature, _consistency(report), _model(report, model_sha256)]
-    if report.claim("privacy.epsilon") is not None:
-        claims.append(_epsilon(report, progress))
+    claims += [_epsilon(report, claim, progress) for claim in report.epsilons]
+    if report.claim("secagg.rounds") is not None:
+        claims.append(_masked_rounds(report, transcript, progress))
+    if report.claim("secagg.egress") is not None:
+        claims.append(_egress(report))
     if page_data is not None:
         claims.append(_page(report, envelope_data, page_data))
     authentic = self_signed or (trusted is not None and signature.verdict == "holds")
@@ -159,7 +167,11 @@ def _signature(keyid: str, public_key: bytes, trusted: Collection[bytes] | None)
 
 def _consistency(report: Statement) -> CheckedClaim:
     problems = consistency.of_report(report)
-    why = problems[0] if problems else "rounds, sites, protections and scores agree with each other"
+    run = report.predicate["run"]
+    agree = "rounds, sites, protections and scores agree with each other"
+    if run["status"] != "finished":
+        agree += f"; {words.STATUSES[run['status']]}, after {len(report.predicate['rounds'])} of {run['rounds']} rounds"
+    why = problems[0] if problems else agree
     return CheckedClaim("report.consistency", "proved", "fails" if problems else "holds", why)
 
 
@@ -177,12 +189,11 @@ def _model(report: Statement, model_sha256: str | None) -> CheckedClaim:
     return checked("holds", f"{report.subject_name} has the SHA-256 {report.subject_sha256[:16]}... that was signed")
 
 
-def _epsilon(report: Statement, progress: Callable[[str], None]) -> CheckedClaim:
+def _epsilon(report: Statement, claim: dict[str, Any], progress: Callable[[str], None]) -> CheckedClaim:
     def checked(verdict: Answer, why: str) -> CheckedClaim:
-        return CheckedClaim("privacy.epsilon", "asserted", verdict, why)
+        return CheckedClaim(claim["id"], claim["kind"], verdict, why)
 
-    claim = report.claim("privacy.epsilon") or {}
-    problems = consistency.of_epsilon(report)
+    problems = consistency.of_epsilon(report, claim)
     if problems:
         return checked("fails", problems[0])
     try:
@@ -191,13 +202,54 @@ def _epsilon(report: Statement, progress: Callable[[str], None]) -> CheckedClaim
         return checked("unchecked", str(error))
     if problems:
         return checked("fails", problems[0])
-    largest = max(claim["sites"], key=lambda entry: float(entry["epsilon"]))
+    return checked("holds", _priced(claim))
+
+
+def _priced(claim: dict[str, Any]) -> str:
+    """Returns the line of a claim whose price is right: an epsilon is never named without its terms."""
+    largest = max(claim["sites"], key=lambda entry: Decimal(entry["epsilon"]))
+    exact = pricing.is_exact(event for entry in claim["sites"] for event in pricing.events_of(entry))
+    central = claim["placement"] == "central"
     why = (
-        f"recomputed by {claim['accountant']} from the listed events of {len(claim['sites'])} sites: "
+        f"recomputed by {claim['accountant']} from the listed events of "
+        f"{'the server' if central else words.count(len(claim['sites']), 'site')}: "
         f"at most {largest['epsilon']} ({largest['site']}), unit {claim['unit']}, relation {claim['relation']}, "
-        f"delta {claim['delta']}, target {claim['target_epsilon']}"
+        f"delta {claim['delta']}, target {claim['target_epsilon']}; "
+        f"noise: {words.NOISE[exact]}; against {words.against(claim)}"
     )
-    return checked("holds", why)
+    lifetimes = [entry["lifetime"] for entry in claim["sites"] if "lifetime" in entry]
+    if not lifetimes:
+        return why
+    fullest = max(lifetimes, key=lambda one: Decimal(one["epsilon"]) / Decimal(one["budget"]))
+    return why + (
+        f"; over all runs at most {fullest['epsilon']} of a budget of {fullest['budget']} ({fullest['asset']}), "
+        f"by {words.filter_name(fullest)}, delta {fullest['delta']}"
+    )
+
+
+def _masked_rounds(report: Statement, data: bytes | None, progress: Callable[[str], None]) -> CheckedClaim:
+    def checked(verdict: Answer, why: str) -> CheckedClaim:
+        return CheckedClaim("secagg.rounds", "proved", verdict, why)
+
+    claim = report.claim("secagg.rounds") or {}
+    problems = consistency.of_masked_rounds(report)
+    if not problems and data is None:
+        return checked("unchecked", f"no {TRANSCRIPT_FILE} at hand; it must have SHA-256 {claim['transcript_sha256']}")
+    problems = problems or masked_rounds.problems(claim, data or b"", progress)
+    if problems:
+        return checked("fails", problems[0])
+    return checked("holds", masked_rounds.summary(claim))
+
+
+def _egress(report: Statement) -> CheckedClaim:
+    problems = consistency.of_egress(report)
+    n_sites = len(report.predicate["egress"])
+    counted = (
+        f"the coordinator counted no unmasked array from {n_sites} sites; a document cannot show what else was sent"
+    )
+    return CheckedClaim(
+        "secagg.egress", "asserted", "fails" if problems else "holds", problems[0] if problems else counted
+    )
 
 
 def _page(report: Statement, envelope_data: bytes, page_data: bytes) -> CheckedClaim:

@@ -1,5 +1,7 @@
 """What the report's terms mean, in words for people who decide and do not compute. Plain text; nothing is markup."""
 
+from typing import Any
+
 from privacy.dp.accounting import posterior_from_even_odds
 
 SERIES = {
@@ -15,7 +17,7 @@ PROTECTIONS = {
     "record_dp": (
         "Record-level differential privacy",
         "Each site clipped every record's influence and added noise before anything left it.",
-        "What can be learnt about a single record from the updates and from the model is not bounded.",
+        "No site added noise that would hide a single record in the updates it sent.",
     ),
     "secagg": (
         "Secure aggregation",
@@ -24,13 +26,13 @@ PROTECTIONS = {
     ),
     "distributed_dp": (
         "Noise shared between sites",
-        "The sites added noise in shares, so that only the noisy sum exists.",
+        "The sites added noise in shares under the masks, so that nobody ever held the sum without noise.",
         "The sites did not share noise.",
     ),
     "site_dp": (
         "Site-level differential privacy",
-        "Noise bounds what can be learnt about a whole site.",
-        "What a site as a whole contributed, and that it took part, is not hidden.",
+        "The coordinator added noise to every sum, which bounds what the model tells about a whole site.",
+        "The coordinator added no noise that would hide what a site as a whole contributed.",
     ),
     "tls": (
         "Encrypted connections",
@@ -40,7 +42,7 @@ PROTECTIONS = {
 }
 
 KINDS = {
-    "proved": "Follows by arithmetic from this document; anybody can redo it.",
+    "proved": "Follows by arithmetic from this document and the file it names by digest; anybody can redo it.",
     "attested": "The holder of the signing key states it; a file at hand can be compared with it.",
     "measured": "Was observed in this run, with the uncertainty given.",
     "asserted": (
@@ -50,8 +52,60 @@ KINDS = {
 }
 
 RELATIONS = {
-    "replace_special": "the same data with one record blanked out; the number of records is public",
+    "replace_special": "the same data with one {0} blanked out; the number of {0}s is public",
 }
+
+PLACEMENTS = {
+    "local": "Noise at each site, in every step",
+    "central": "Noise at the server, on every opened sum",
+    "distributed": "Shares of noise from every site, under the masks",
+}
+
+FROM_WHOM = {
+    "local": (
+        "Everyone outside the site that holds the record: the coordinator, the other sites, and whoever receives the "
+        "model or sees what the site sent."
+    ),
+    "central": (
+        "Whoever receives the model or any state of it. Not the server: it adds the noise itself and sees every sum "
+        "without it; nor anybody with whom it shares that."
+    ),
+    "distributed": (
+        "The server, and whoever receives the model: nobody holds a sum without noise. A site knows its own share, and "
+        "sites in league know all of theirs; against them those shares do not count."
+    ),
+}
+"""Against whom a claim holds, for people."""
+
+SUSPECTED = {
+    "record": ("a given person's record was in the training set", "person"),
+    "patient": ("a given patient's records were in the training set", "patient"),
+    "site": ("a given site's data went into the model", "site"),
+}
+"""What a suspicion is about, and about whom it is."""
+
+SHARED = {
+    "record": "somebody with several records is protected less.",
+    "patient": "somebody with records at several sites is protected less.",
+    "site": "a single record is hidden as a part of all that its site puts in.",
+}
+"""What the unit means for people."""
+
+AGAINST = {
+    "local": "everyone outside the site that holds the {unit}",
+    "central": "whoever receives the model, not the server",
+    "distributed": "whoever sees sums that hold {counted} or more shares of noise unknown to them",
+}
+"""Whom an epsilon holds against, by the place where the noise is added."""
+
+FILTERS = {
+    "gdp": "a Gaussian filter",
+    "renyi": "a Rényi filter of order {order}",
+}
+"""How spending over all runs is summed up; both stay valid when runs are planned by people who saw the runs before."""
+
+NOISE = {True: "exact integers", False: "floating point"}
+"""How noise was drawn, by whether all of it was exact."""
 
 ENGINES = {
     "local": "all parties in one process (a simulation)",
@@ -62,8 +116,19 @@ ENGINES = {
 STATUSES = {
     "finished": "finished",
     "interrupted": "interrupted before its end",
-    "stopped": "stopped on purpose before its end",
+    "stopped": "stopped before its end by a privacy budget",
 }
+
+
+def sums_seen(n: int, n_c: int, floor: int, *, fixed_set: bool) -> str:
+    """Says what the server can open of ``n`` sites, ``n_c`` of them in league with it."""
+    league = (
+        f"in league with {n_c} of them, sums over {floor - n_c} or more"
+        if n_c
+        else "nothing is claimed against a server in league with one of them"
+    )
+    subtract = "" if fixed_set else " Sums over different survivors can be subtracted."
+    return f"The server sees sums over at least {floor} of {n} sites; {league}.{subtract}"
 
 
 def chance(epsilon: float) -> tuple[float, str]:
@@ -74,15 +139,29 @@ def chance(epsilon: float) -> tuple[float, str]:
     return after, f"{after * 100:.2f} %" if after < 0.9999 else "nearly 100 %"
 
 
-def sampling(events: list[dict[str, str]]) -> str:
-    """Says how records entered the steps, from the ``sampling`` objects of all events."""
-    rates = sorted({event["rate"] for event in events if event["type"] == "poisson"}, key=float)
+def against(claim: dict[str, Any]) -> str:
+    """Says whom a claim of differential privacy holds against, and under which condition."""
+    counted = next((row["shares"] for row in claim.get("hypothetical", []) if row["counted"]), 0)
+    return AGAINST[claim["placement"]].format(unit=claim["unit"], counted=counted)
+
+
+def filter_name(lifetime: dict[str, Any]) -> str:
+    """Names the filter by which a lifetime is summed up."""
+    return FILTERS[lifetime["filter"]].format(order=lifetime["order"])
+
+
+def sampling(events: list[dict[str, Any]], unit: str) -> str:
+    """Says how records, patients or sites entered the steps of all events; sites always all take part."""
+    drawn = [event["sampling"] for event in events if "sampling" in event]
+    rates = sorted({one["rate"] for one in drawn if one["type"] != "full"}, key=float)
+    caps = sorted({one["cap"] for one in drawn if "cap" in one})
     parts = []
-    if any(event["type"] == "full" for event in events):
-        parts.append("every record in every step (no amplification is claimed)")
+    if len(drawn) < len(events) or any(one["type"] == "full" for one in drawn):
+        parts.append(f"every {unit} in every {'round' if unit == 'site' else 'step'} (no amplification is claimed)")
     if rates:
         span = rates[0] if len(rates) == 1 else f"{rates[0]} to {rates[-1]}"
-        parts.append(f"each record by its own coin (Poisson, rate {span})")
+        most = f", at most {', '.join(map(str, caps))} at once" if caps else ""
+        parts.append(f"each {unit} by its own coin (Poisson, rate {span}{most})")
     return "; ".join(parts) or "no step was executed"
 
 

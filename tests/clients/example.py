@@ -50,7 +50,14 @@ def plan(
     """A plan without calibration: what it costs is not what these tests are about."""
     sampling = FULL_BATCH if rate == "1" else Sampling(SamplingType.POISSON, Decimal(rate))
     return RecordPlan(
-        Decimal(clip), Decimal(noise), sampling, n_records, steps, attempts, target=Decimal(1), delta=Decimal("0.001")
+        clip=Decimal(clip),
+        noise_multiplier=Decimal(noise),
+        sampling=sampling,
+        n_records=n_records,
+        steps_per_attempt=steps,
+        max_attempts=attempts,
+        target=Decimal(1),
+        delta=Decimal("0.001"),
     )
 
 

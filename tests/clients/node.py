@@ -9,13 +9,14 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
-from clients.app import Member, build
-from clients.work import Site
+from clients.app import Account, Member, build
+from clients.work import Site, plans_of
 from privacy.dp.noise import Entropy
+from privacy.store.budgets import UNLIMITED, Asset
 from privacy.store.ledger import Ledger
 from strategies.contribution import Vector
 from strategies.messages import RECORD, TRAIN, RoundReply, RoundTask
-from tests.clients.example import START, Keys, plan, site
+from tests.clients.example import START, VA, Keys, plan, site
 
 JOB = "digest of the settings"
 
@@ -56,8 +57,18 @@ def node(member: Member, entropy: Entropy | None = None) -> Node:
     return Node(member, Context(1, 7, {}, RecordDict(), {}), app)
 
 
-def member_in(folder: Path, one: Site | None = None) -> Member:
-    return Member(one or site(private=plan()), Ledger(folder / "ledger.db"), JOB)
+def member_in(folder: Path, one: Site | None = None, ledger: type[Ledger] = Ledger) -> Member:
+    """A member with a ledger of that kind in ``folder``; made if it is not there."""
+    chosen, path = one or site(private=plan()), folder / "ledger.db"
+    if not path.exists():
+        budgets = {each.claim: UNLIMITED for each in plans_of(chosen)} or {"record": UNLIMITED}
+        Ledger.create(path, simulation=True).declare(Asset(VA, budgets))
+    return Member(chosen, Account(ledger(path), VA, "run"), JOB)
+
+
+def ledger_of(member: Member) -> Ledger:
+    assert member.account is not None
+    return member.account.ledger
 
 
 def body_of(reply: Message) -> bytes:

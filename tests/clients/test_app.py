@@ -1,7 +1,7 @@
 """A site's app under a server that lies, a ledger that fails and training that breaks: nothing unpaid ever leaves."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,14 @@ from clients.app import Member, attempt, build
 from clients.work import Site, contribute
 from privacy.dp.events import merged
 from privacy.errors import BudgetExhaustedError, ConfigError, RemoteProtocolError
-from privacy.store.ledger import Debit, Ledger
+from privacy.store.books import Link
+from privacy.store.budgets import Debit
+from privacy.store.ledger import Ledger
 from strategies.contribution import Vector
 from strategies.messages import HELLO, TRAIN, Hello, RoundReply
 from strategies.scaffold import Scaffold
 from tests.clients.example import START, VA, Keys, plan, site, vector
-from tests.clients.node import JOB, body_of, member_in, node, question, refusal, training_task
+from tests.clients.node import JOB, body_of, ledger_of, member_in, node, question, refusal, training_task
 
 PATIENT = "Anna Weiss, cholesterol 412"
 
@@ -79,8 +81,8 @@ class TestAnswers:
 class FailingLedger(Ledger):
     """Reads, but cannot write any more."""
 
-    def debit(self, debit: Debit, *, limit: int) -> None:
-        raise ConfigError(f"the ledger cannot be written: {debit.site} {limit}")
+    def reserve(self, debits: Sequence[Debit]) -> tuple[Link, ...]:
+        raise ConfigError(f"the ledger cannot be written: {debits}")
 
 
 class TestDebit:
@@ -89,13 +91,12 @@ class TestDebit:
         here.contribution(training_task(1, 1))
         here.contribution(training_task(1, 2))
         here.contribution(training_task(2, 1))
-        assert here.member.ledger is not None
-        debits = here.member.ledger.debits()
-        assert [(debit.site, debit.round, debit.attempt) for debit in debits] == [(VA, 1, 1), (VA, 1, 2), (VA, 2, 1)]
+        debits = ledger_of(here.member).debits()
+        assert [(debit.asset, debit.round, debit.attempt) for debit in debits] == [(VA, 1, 1), (VA, 1, 2), (VA, 2, 1)]
         assert merged([debit.event for debit in debits]) == (plan().event(9),)
 
     def test_a_ledger_that_fails_keeps_the_contribution_in(self, tmp_path: Path) -> None:
-        member = replace(member_in(tmp_path), ledger=FailingLedger(tmp_path / "ledger.db"))
+        member = member_in(tmp_path, ledger=FailingLedger)
         keys = Keys()
         here = node(member, keys)
         refusal(here.ask(training_task()))
@@ -106,11 +107,11 @@ class TestDebit:
         keys, seen = Keys(), []
 
         class Watching(Ledger):
-            def debit(self, debit: Debit, *, limit: int) -> None:
+            def reserve(self, debits: Sequence[Debit]) -> tuple[Link, ...]:
                 seen.append((len(keys.drawn), here.memory()))
-                super().debit(debit, limit=limit)
+                return super().reserve(debits)
 
-        here = node(replace(member_in(tmp_path), ledger=Watching(tmp_path / "ledger.db")), keys)
+        here = node(member_in(tmp_path, ledger=Watching), keys)
         here.contribution(training_task())
         assert seen == [(6, {})]
         assert here.memory() != {}
@@ -121,8 +122,7 @@ class TestDebit:
 
         here = node(member_in(tmp_path), broken)
         refusal(here.ask(training_task()))
-        assert here.member.ledger is not None
-        assert here.member.ledger.debits() == ()
+        assert ledger_of(here.member).debits() == ()
         assert here.memory() == {}
 
     def test_the_budget_ends_with_the_attempts_that_were_planned(self, tmp_path: Path) -> None:
@@ -132,20 +132,18 @@ class TestDebit:
             here.contribution(training_task(round_number))
         drawn, memory = len(keys.drawn), here.memory()
         reason = refusal(here.ask(training_task(3)))
-        assert reason == "the plan allows 6 noisy steps, 6 are spent"
-        assert here.member.ledger is not None
-        assert here.member.ledger.executed(VA) == 6
+        assert reason == "6 of 6 executions are spent; no room for 3"
+        assert ledger_of(here.member).executed(VA) == 6
         assert len(keys.drawn) == drawn, "no noisy step without room for it"
         assert here.memory() == memory
 
     def test_two_attempts_at_once_cannot_both_take_the_last_place(self, tmp_path: Path) -> None:
         class Raced(Ledger):
-            def executed(self, site: str) -> int:
-                before = super().executed(site)
-                super().debit(Debit(site, 9, 9, plan().event(3)), limit=3)  # another process, after the look
-                return before
+            def check(self, debits: Sequence[Debit]) -> None:
+                super().check(debits)
+                super().reserve([replace(debit, round=9) for debit in debits])  # another process, after the look
 
-        member = replace(member_in(tmp_path, site(private=plan(attempts=1))), ledger=Raced(tmp_path / "ledger.db"))
+        member = member_in(tmp_path, site(private=plan(attempts=1)), Raced)
         here = node(member)
         assert "no room" in refusal(here.ask(training_task()))
         assert here.memory() == {}
@@ -164,15 +162,14 @@ class TestDebit:
         assert forgetful.memory() == {}
 
     def test_nothing_private_leaves_without_a_ledger(self, tmp_path: Path) -> None:
-        here = node(replace(member_in(tmp_path), ledger=None))
+        here = node(replace(member_in(tmp_path), account=None))
         assert "no ledger" in refusal(here.ask(training_task()))
         assert here.memory() == {}
 
     def test_without_privacy_there_is_nothing_to_debit(self, tmp_path: Path) -> None:
         here = node(member_in(tmp_path, site()))
         here.contribution(training_task())
-        assert here.member.ledger is not None
-        assert here.member.ledger.debits() == ()
+        assert ledger_of(here.member).debits() == ()
         node(Member(site(), None, JOB)).contribution(training_task())
 
 
@@ -185,8 +182,7 @@ class TestRefusals:
         here.contribution(training_task(1, 2, **control_of(here.member.site)))
         drawn, memory = len(keys.drawn), here.memory()
         reason = refusal(here.app(question(TRAIN, data), here.context))
-        assert here.member.ledger is not None
-        assert len(here.member.ledger.debits()) == 1
+        assert len(ledger_of(here.member).debits()) == 1
         assert (len(keys.drawn), here.memory()) == (drawn, memory)
         assert reason.isprintable()
         return reason
@@ -284,10 +280,10 @@ class TestSecrets:
 
     def test_of_the_ledger(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         class Broken(Ledger):
-            def executed(self, site: str) -> int:
-                raise OSError(PATIENT + site)
+            def check(self, debits: Sequence[Debit]) -> None:
+                raise OSError(f"{PATIENT} {debits}")
 
-        member = replace(member_in(tmp_path), ledger=Broken(tmp_path / "ledger.db"))
+        member = member_in(tmp_path, ledger=Broken)
         with caplog.at_level(logging.ERROR):
             self.check(node(member).ask(training_task()), caplog)
 

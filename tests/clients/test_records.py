@@ -209,8 +209,67 @@ def test_absent_unreadable_altered_and_empty(tmp_path: Path) -> None:
     refused(lambda: encode(read_table(path), task(), where="site.csv"), "site.csv: no rows")
 
 
+PATIENTS = ["p7", "p3", " p7", "0007"]
+
+
+def with_patients(tmp_path: Path, patients: list[str]) -> Path:
+    rows = [f"{row},{who}" for row, who in zip(ROWS, patients, strict=True)]
+    return table(tmp_path, *rows, header=f"{HEADER},who")
+
+
+def test_patients_are_numbered_as_they_appear_and_nothing_of_their_names_is_kept(tmp_path: Path) -> None:
+    path = with_patients(tmp_path, PATIENTS)
+    records = encode(read_table(path), task(patient="who"), where="site.csv")
+    assert records.patient is not None
+    assert records.patient.tolist() == [0, 1, 0, 2]
+    assert records.n_units == 3
+    plain = encode(read_table(path), task(), where="site.csv")
+    np.testing.assert_array_equal(records.x, plain.x)
+    assert (plain.patient, plain.n_units) == (None, 4)
+
+
+def test_patients_of_a_parquet_file_may_be_numbers(tmp_path: Path) -> None:
+    frame = read_table(with_patients(tmp_path, PATIENTS)).assign(who=[9001, 4, 9001, 4])
+    frame.to_parquet(tmp_path / "site.parquet")
+    records = encode(read_table(tmp_path / "site.parquet"), task(patient="who"), where="")
+    assert records.patient is not None
+    assert records.patient.tolist() == [0, 1, 0, 1]
+
+
+def test_a_record_of_nobody_is_refused_or_dropped(tmp_path: Path) -> None:
+    path = with_patients(tmp_path, ["p7", "", "p7", " "])
+    refused(
+        lambda: encode(read_table(path), task(patient="who"), where="site.csv"),
+        "site.csv: column 'who' has no value in 2 of 4 rows",
+    )
+    kept = complete_rows(read_table(path), task(patient="who"), where="site.csv")
+    assert encode(kept, task(patient="who"), where="site.csv").n_units == 1
+    refused(lambda: encode(read_table(path), task(patient="name"), where="site.csv"), "site.csv: no column 'name'")
+
+
+def test_units_come_whole_and_next_to_each_other() -> None:
+    x = np.arange(7, dtype=np.float32)[:, None]
+    patients = np.array([4, 0, 4, 2, 0, 4, 9], dtype=np.int64)
+    records = Records(x, np.ones(7, np.float32), patients)
+    chosen, sizes = records.of_units(np.array([True, False, True, True]))
+    assert sizes == [2, 3, 1]
+    assert chosen.x.ravel().tolist() == [1, 4, 0, 2, 5, 6]
+    assert chosen.patient is not None
+    assert chosen.patient.tolist() == [0, 0, 4, 4, 4, 9]
+    nobody, none = records.of_units(np.zeros(4, dtype=np.bool_))
+    assert (len(nobody), none) == (0, [])
+    some, of_records = Records(x, np.ones(7, np.float32)).of_units(x.ravel() > 4)
+    assert (some.x.ravel().tolist(), of_records) == ([5, 6], None)
+
+
+@pytest.mark.parametrize("patients", [np.zeros(3, np.int64), np.zeros(2, np.int32), np.zeros((2, 1), np.int64)])
+def test_odd_patients_are_a_bug(patients: np.ndarray[Any, Any]) -> None:
+    with pytest.raises(ValueError, match="one patient"):
+        Records(np.zeros((2, 3), np.float32), np.zeros(2, np.float32), patients)
+
+
 def test_repr_shows_shapes_only() -> None:
-    records = Records(np.full((2, 3), 0.73125, np.float32), np.ones(2, np.float32))
+    records = Records(np.full((2, 3), 0.73125, np.float32), np.ones(2, np.float32), np.full(2, 90210))
     assert repr(records) == "Records(x: (2, 3), y: (2,))"
 
 

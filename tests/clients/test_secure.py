@@ -14,7 +14,7 @@ from privacy.secagg.context import Durations, Roster, RoundContext, model_root, 
 from privacy.secagg.suite import RealSuite
 from privacy.store.admissions import Admissions
 from strategies.contribution import Contribution, Declared
-from strategies.secure_sum import BITS, FRACTION_BITS, plan_digest, region, to_aggregate, values_digest
+from strategies.secure_sum import BITS, FRACTION_BITS, plan_digest, region, to_aggregate, to_units, values_digest
 from tests.privacy.secagg.parties import identity, seeded
 
 DECLARED = Declared(("update",))
@@ -57,7 +57,8 @@ class Town:
             self.released.append(site)
 
         update = np.array([1.0, float(SITES.index(site))], np.float32)
-        return Trained(Contribution({"update": update}), ARRAYS, DECLARED, SITES.index(site) + 1, release)
+        units = to_units(Contribution({"update": update}), DECLARED, SITES.index(site) + 1, seeded(site))
+        return Trained(units, ARRAYS, DECLARED, release)
 
     def start(self, site: str, data: bytes) -> bytes:
         return self.sites[site].start(data, self.trained(site), RecordDict(), job=JOB, entropy=seeded(site, data))

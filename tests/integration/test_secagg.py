@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Context, Message
 
-from clients.app import build
-from clients.work import contribute
+from clients.app import Member, build
+from clients.work import contribute, plans_of
 from privacy.errors import ConfigError
-from privacy.store.ledger import Ledger
-from privacy.store.run_folder import LEDGER_FILE, RunFolder
+from privacy.store.budgets import Debit
+from privacy.store.run_folder import RunFolder
 from server.rounds import RoundRecord
+from simulations.accounts import Accounts, asset_of
 from simulations.conduct import Trained, train_over
 from simulations.identities import Identities
 from simulations.job import Job, resolve
@@ -77,22 +78,39 @@ def job_of(**options: object) -> Job:
 
 
 def run(
-    job: Job, folder: Path, *, drop: dict[str, str] | None = None
+    job: Job, folder: Path, *, drop: dict[str, str] | None = None, spend: dict[str, int] | None = None
 ) -> tuple[Trained, dict[SiteId, list[bytes]], Quiet]:
     data = load_member_data(job)
     made = RunFolder.create(folder)
+    accounts = accounts_of(job, made)
     if job.secagg:
         Identities.create(made.path, job.sites)
     sent: dict[SiteId, list[bytes]] = {site: [] for site in job.sites}
     apps: dict[int, SiteApp] = {}
     for place, site in enumerate(job.sites):
-        member = member_of(job, data[site], made.path)
+        member = member_of(job, data[site], made.path, accounts)
+        spent_before(member, (spend or {}).get(site, 0))
         apps[place + 1] = Tap(build(fixed_member(member)), sent[site], (drop or {}).get(site, ""))
     grid = LocalGrid(apps, run_id=7, node_configs={place: {} for place in apps})
     observer = Quiet()
-    trained = train_over(grid, job, made, observer, loss_of=lambda _model: 0.0, sleep=_sleep)
+    trained = train_over(grid, job, made, accounts, observer, loss_of=lambda _model: 0.0, sleep=_sleep)
     grid.close()
     return trained, sent, observer
+
+
+def accounts_of(job: Job, folder: RunFolder) -> Accounts:
+    accounts, data = Accounts(folder.path, "7"), load_member_data(job)
+    accounts.prepare(job, [site_of(job, data[site]) for site in job.sites], Options())
+    return accounts
+
+
+def spent_before(member: Member, executions: int) -> None:
+    """Books that much of the run's plan as if it had been used."""
+    for plan in plans_of(member.site) if executions else ():
+        assert member.account is not None
+        account, event = member.account, plan.event(executions)
+        debit = Debit(account.asset, 99, 1, event, limit=plan.max_executions, run=account.run, claim=plan.claim)
+        account.ledger.reserve([debit])
 
 
 def _sleep(seconds: float) -> None:
@@ -168,8 +186,9 @@ def test_two_that_go_away_open_nothing(tmp_path: Path) -> None:
 def test_every_masked_attempt_is_debited_once(tmp_path: Path) -> None:
     job = job_of(privacy="record", rounds=3)
     run(job, tmp_path / "run")
-    ledger = Ledger(tmp_path / "run" / LEDGER_FILE)
-    assert {site: ledger.executed(site) for site in job.sites} == dict.fromkeys(job.sites, 3)
+    accounts = Accounts(tmp_path / "run", "7")
+    paid = {site: accounts.open(site).executed(asset_of(job, site)) for site in job.sites}
+    assert paid == dict.fromkeys(job.sites, 3)
 
 
 def test_a_member_set_up_for_masks_answers_nothing_in_the_clear(tmp_path: Path) -> None:
@@ -178,22 +197,24 @@ def test_a_member_set_up_for_masks_answers_nothing_in_the_clear(tmp_path: Path) 
     plain = replace(job, secagg=False)
     data = load_member_data(job)
     made = RunFolder.create(tmp_path / "run")
+    accounts = accounts_of(job, made)
     Identities.create(made.path, job.sites)
-    members = [replace(member_of(job, data[site], made.path), job=plain.digest) for site in job.sites]
+    members = [replace(member_of(job, data[site], made.path, accounts), job=plain.digest) for site in job.sites]
     apps: dict[int, SiteApp] = {place + 1: build(fixed_member(member)) for place, member in enumerate(members)}
     grid = LocalGrid(apps, run_id=7, node_configs={place: {} for place in apps})
     with pytest.raises(Exception, match="no model was made") as caught:
-        train_over(grid, plain, made, Quiet(), loss_of=lambda _model: 0.0, sleep=_sleep)
+        train_over(grid, plain, made, accounts, Quiet(), loss_of=lambda _model: 0.0, sleep=_sleep)
     assert "under masks only" in " ".join(caught.value.lines())  # type: ignore[attr-defined]
 
 
 def test_a_secure_job_without_keys_stops_and_does_not_go_on_in_the_clear(tmp_path: Path) -> None:
     job, data = job_of(rounds=1), load_member_data(job_of(rounds=1))
-    plain = replace(job, secagg=False)
+    plain, folder = replace(job, secagg=False), RunFolder.create(tmp_path / "run")
+    accounts = accounts_of(plain, folder)
     apps: dict[int, SiteApp] = {
-        place + 1: build(fixed_member(replace(member_of(plain, data[site], tmp_path), job=job.digest)))
+        place + 1: build(fixed_member(replace(member_of(plain, data[site], tmp_path, accounts), job=job.digest)))
         for place, site in enumerate(job.sites)
     }
     grid = LocalGrid(apps, run_id=7, node_configs={place: {} for place in apps})
     with pytest.raises(ConfigError, match="identity keys"):
-        train_over(grid, job, RunFolder.create(tmp_path / "run"), Quiet(), loss_of=lambda _model: 0.0, sleep=_sleep)
+        train_over(grid, job, folder, accounts, Quiet(), loss_of=lambda _model: 0.0, sleep=_sleep)

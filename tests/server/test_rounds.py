@@ -158,9 +158,10 @@ def test_a_retry_asks_everybody_again_with_the_same_model() -> None:
 
 
 def test_retries_are_counted_over_the_whole_run_as_the_privacy_plan_counts_them() -> None:
+    """And a round has at most three attempts, whatever retries are left (docs/protocol.md §6.1)."""
     federation = Federation(only(A, B), schedule=Schedule(4, 3))
     federation.run()
-    assert [record.attempts for record, _ in federation.records] == [4, 1, 1, 1]
+    assert [record.attempts for record, _ in federation.records] == [3, 2, 1, 1]
     assert all(record.skipped for record, _ in federation.records)
     assert len(federation.tasks[A]) == 4 + 3
 

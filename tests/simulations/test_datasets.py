@@ -98,6 +98,34 @@ def test_split_without_strata_for_a_rare_class() -> None:
     assert (len(train), len(test)) == (13, 7)
 
 
+def test_nobodys_records_are_on_both_sides() -> None:
+    rng = np.random.default_rng(3)
+    patients = rng.integers(0, 40, 200)
+    labels = (patients % 4 == 0).astype(np.float32) * rng.integers(0, 2, 200).astype(np.float32)
+    train, test = split_rows(labels, Split(), where="", patients=patients)
+    assert sorted([*train, *test]) == list(range(200))
+    assert np.all(np.diff(train) > 0)
+    assert np.all(np.diff(test) > 0)
+    both = len(set(patients))
+    n_train = len(set(patients[train]))
+    assert not set(patients[train]) & set(patients[test])
+    assert n_train == int(0.66 * both)
+    ill = set(patients[labels == 1])
+    assert abs(len(ill & set(patients[train])) - 0.66 * len(ill)) < 1.5  # stratified
+
+
+def test_a_patient_each_is_split_like_records() -> None:
+    labels = (np.arange(50) % 3 == 0).astype(np.float32)
+    with_names = split_rows(labels, Split(), where="", patients=np.arange(50))
+    for found, expected in zip(with_names, split_rows(labels, Split(), where=""), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_too_few_patients_to_split() -> None:
+    with pytest.raises(ConfigError, match=r"^site 'a': 3 patients are too few"):
+        split_rows(np.zeros(60, np.float32), Split(), where="site 'a'", patients=np.arange(60) % 3)
+
+
 @pytest.mark.parametrize(("n", "fraction"), [(3, 0.34), (0, 0.34), (100, 0.005), (100, 0.995)])
 def test_too_few_rows_to_split(n: int, fraction: float) -> None:
     with pytest.raises(ConfigError, match=f"^site 'a': {n} records are too few"):
@@ -275,10 +303,10 @@ def test_banks_not_at_hand_say_how_to_get_them(tmp_path: Path) -> None:
         assert at_hand(load("banks"), home) == hint
 
 
-def own(tmp_path: Path, **first: Any) -> Scenario:
+def own(tmp_path: Path, *, patient: str = "", **first: Any) -> Scenario:
     """Returns a scenario whose three sites are parts of one file."""
-    rows = [f"{20 + index},{index % 2},{index % 3}" for index in range(60)]
-    (tmp_path / "all.csv").write_text("\n".join(["age,ill,district", *rows]) + "\n", "utf-8")
+    rows = [f"{20 + index},{index % 2},{index % 3},p{index // 6}" for index in range(60)]
+    (tmp_path / "all.csv").write_text("\n".join(["age,ill,district,who", *rows]) + "\n", "utf-8")
     places = [{"column": "district", "equal_to": place} for place in range(3)]
     sites = [{"id": f"d{place}", "file": "all.csv", "only": [rule]} for place, rule in enumerate(places)]
     sites[0].update(first)
@@ -290,8 +318,19 @@ def own(tmp_path: Path, **first: Any) -> Scenario:
         "sites": sites,
         "model": {"kind": "logistic"},
         "training": {"rounds": 1, "learning_rate": 1},
+        **({"patient": patient} if patient else {}),
     }
     return parse_scenario(document, where="", folder=tmp_path)
+
+
+def test_own_patients_stay_on_one_side(tmp_path: Path) -> None:
+    # Each of the ten has two records at each site.
+    for site in load_sites(own(tmp_path, patient="who"), None):
+        assert (site.train.n_units, len(site.train)) == (6, 12)
+        assert (site.test.n_units, len(site.test)) == (4, 8)
+    assert all(site.train.n_units == 13 for site in load_sites(own(tmp_path), None))
+    with pytest.raises(ConfigError, match="no column 'name'"):
+        load_sites(own(tmp_path, patient="name"), None)
 
 
 def test_sites_may_be_parts_of_one_file(tmp_path: Path) -> None:

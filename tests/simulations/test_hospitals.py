@@ -54,12 +54,12 @@ def test_baselines_are_the_published_ones(reference: Reference) -> None:
 @pytest.mark.parametrize(("epsilon", "least"), [("1", 0.79), ("0.1", 0.72)])
 def test_private_training_keeps_its_score_over_twenty_runs(epsilon: str, least: float, job: Job, data: Data) -> None:
     """Noise is fresh each time and follows no seed; the mean of 20 runs has a standard error of about .003 and .011."""
-    private = replace(job, record_privacy=True, epsilon=Decimal(epsilon))
+    private = replace(job, privacy=("record",), epsilon=Decimal(epsilon))
     assert np.mean([mean_score(replace(private, seed=seed), data) for seed in range(20)]) >= least
 
 
 def test_the_seed_does_not_reach_the_noise(job: Job, data: Data) -> None:
-    private = replace(job, record_privacy=True)
+    private = replace(job, privacy=("record",))
     assert (federate(private, data) != federate(private, data)).any()
 
 

@@ -14,6 +14,7 @@ import pytest
 from privacy.audit import schemas
 from privacy.store.ledger import Ledger
 
+SITES = ("cleveland", "hungarian", "switzerland", "va")
 COMMAND = str(Path(sys.executable).with_name("collegium"))
 
 
@@ -27,6 +28,10 @@ def collegium(*arguments: str, cwd: Path, **environment: str) -> "subprocess.Com
         check=False,
         timeout=120,
     )
+
+
+def paid(folder: Path, site: str) -> int:
+    return Ledger(folder / "ledgers" / f"{site}.db").executed(f"hospitals/{site}")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +68,8 @@ def test_the_run_folder_holds_what_the_contract_says(run: tuple[dict[str, Any], 
     held = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert held == {
         "run.toml", "metrics.jsonl", "model.safetensors", "ledger.db", "log/events.jsonl",
-        "transcript/dp-events.jsonl", "report.dsse.json", "report.html", "trusted-keys.txt",
+        *(f"ledgers/{site}.db" for site in SITES),
+        "transcript/dp-events.jsonl", "transcript/secagg.jsonl", "report.dsse.json", "report.html", "trusted-keys.txt",
     }  # fmt: skip
     settings = tomllib.loads((folder / "run.toml").read_text())
     assert settings["status"] == "finished"
@@ -75,8 +81,7 @@ def test_the_run_folder_holds_what_the_contract_says(run: tuple[dict[str, Any], 
 
 
 def test_every_noisy_step_is_in_the_ledger_once(run: tuple[dict[str, Any], Path]) -> None:
-    ledger = Ledger(run[1] / "ledger.db")
-    assert {site: ledger.executed(site) for site in ("cleveland", "hungarian", "switzerland", "va")} == {
+    assert {site: paid(run[1], site) for site in SITES} == {
         "cleveland": 15, "hungarian": 15, "switzerland": 15, "va": 0
     }  # fmt: skip
 
@@ -129,8 +134,14 @@ def test_the_page_is_drawn_again_to_the_byte(run: tuple[dict[str, Any], Path], h
         ("simulate", "hospitals", "--rounds", "many"),
         ("simulate", "hospitals", "--out", "/proc/nowhere"),
         ("simulate", "hospitals", "--out", "occupied"),
-        ("simulate", "hospitals", "--privacy", "distributed"),
-        ("simulate", "hospitals", "--privacy", "record", "--privacy", "distributed"),
+        ("simulate", "hospitals", "--privacy", "local"),
+        ("simulate", "hospitals", "--privacy", "record", "--privacy", "site"),
+        ("simulate", "hospitals", "--privacy", "distributed", "--no-secagg"),
+        ("simulate", "hospitals", "--privacy", "site", "--strategy", "scaffold"),
+        ("simulate", "hospitals", "--privacy", "distributed", "--set", "local_steps=2"),
+        ("simulate", "hospitals", "--set", "unit=site"),
+        ("simulate", "hospitals", "--budget", "3"),
+        ("simulate", "hospitals", "--privacy", "none", "--ledgers", "there", "--budget", "3"),
         ("simulate", "hospitals", "--engine", "spark"),
         ("simulate", "hospitals", "--engine", "ray", "--set", "fault.va=silent"),
         ("simulate", "hospitals-flamby"),
@@ -178,15 +189,15 @@ def test_banks_without_its_data_says_how_to_get_it(tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize(("masks", "paid"), [("--no-secagg", 17), ("--secagg", 0)])
-def test_too_few_survivors_stop_with_4_and_keep_the_ledger(masks: str, paid: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("masks", "steps"), [("--no-secagg", 17), ("--secagg", 0)])
+def test_too_few_survivors_stop_with_4_and_keep_the_ledger(masks: str, steps: int, tmp_path: Path) -> None:
     """In the clear the updates had left and are paid for; under masks the attempts ended before anything could."""
     faults = ("--set", "fault.va=raises", "--set", "fault.cleveland=raises")
     done = collegium("simulate", "hospitals", "--out", "run", masks, *faults, cwd=tmp_path)
     assert done.returncode == 4, done.stderr
     assert "no model was made" in done.stderr
     assert tomllib.loads((tmp_path / "run" / "run.toml").read_text())["status"] == "stopped"
-    assert Ledger(tmp_path / "run" / "ledger.db").executed("hungarian") == paid
+    assert paid(tmp_path / "run", "hungarian") == steps
     assert not (tmp_path / "run" / "report.html").exists()
 
 
@@ -222,9 +233,9 @@ def test_an_interrupted_run_says_so_and_keeps_what_was_spent(number: signal.Sign
     assert said.splitlines()[-1] == "interrupted; what was done and spent so far is kept"
     status = tomllib.loads((tmp_path / "run" / "run.toml").read_text())
     assert status["status"] == "interrupted"
-    spent = Ledger(tmp_path / "run" / "ledger.db").executed("va")
+    spent = paid(tmp_path / "run", "va")
     assert spent >= 1
-    assert status["spent-va"]["executions"] <= spent
+    assert status["spent-va-record"]["executions"] <= spent
 
 
 def test_nothing_phones_home(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from strategies.task_file import parse_task
 
 GOOD = """
 metric = "auc"
+patient = "who"
 target = { name = "ill", threshold = 1 }
 features = [
   { name = "age", kind = "continuous", range = [18, 100], centre = 55, scale = 10, clamp = 2 },
@@ -60,8 +61,9 @@ def test_everything_given_arrives() -> None:
     assert task.n_inputs == 6
     assert task.target == Target("ill", 1.0)
     assert task.model == ModelSpec("mlp", 8, "torch")
-    assert task.training == Training(15, 2, 0.3, 4, 0.5, 0, "adam", Reference(50, 0.001, 4, "adam"))
-    assert (task.metric, task.scaling) == ("auc", "public")
+    reference = Reference(50, 0.001, 4, "adam")
+    assert task.training == Training(15, 2, 0.3, 4, clip=0.5, retries=0, optimizer="adam", reference=reference)
+    assert (task.metric, task.scaling, task.patient) == ("auc", "public", "who")
     assert task.training_for("fedadam").learning_rate == 0.01
     assert task.settings_for("fedadam") == {"server_learning_rate": 0.1}
     assert task.training_for("fedavg") == task.training
@@ -70,11 +72,12 @@ def test_everything_given_arrives() -> None:
 
 def test_defaults() -> None:
     data = document(model={"kind": "logistic"}, training={"rounds": 1, "learning_rate": 1})
-    del data["metric"], data["strategies"], data["target"]["threshold"]
+    del data["metric"], data["patient"], data["strategies"], data["target"]["threshold"]
     task = parse_task(data)
     assert task.training == Training(1, 1, 1.0)
     assert task.model == ModelSpec("logistic", 0, "zero")
     assert (task.metric, task.target.threshold, task.strategy_settings) == ("accuracy", 0.0, {})
+    assert not task.patient
 
 
 def test_own_scaling_leaves_values_alone() -> None:
@@ -115,6 +118,9 @@ BAD: dict[str, dict[str, Any]] = {
     "features[0].range: has no effect": {"scaling": "own"},
     "scaling: 'private' is not one of": {"scaling": "private"},
     "metric: 'f1' is not one of": {"metric": "f1"},
+    "patient: 'age' is a feature or the target": {"patient": "age"},
+    "patient: 'ill' is a feature or the target": {"patient": "ill"},
+    "patient: must be text, not 3": {"patient": 3},
     "target.threshold: must be a finite": {"target__threshold": INF},
     "target.column: unknown key": {"target__column": "x"},
     "model.kind: 'tree' is not one of": {"model__kind": "tree"},

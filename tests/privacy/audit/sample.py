@@ -52,6 +52,7 @@ def epsilon_claim() -> dict[str, Any]:
         {
             "id": "privacy.epsilon",
             "kind": "asserted",
+            "placement": "local",
             "unit": "record",
             "relation": "replace_special",
             "delta": "0.001",

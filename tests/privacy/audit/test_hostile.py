@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from privacy.audit import canonical, envelope, page, report, statement
 from privacy.audit.verify import Verdict, verify
 from privacy.errors import ConfigError, FederationError
-from tests.privacy.audit import sample
+from tests.privacy.audit import promises, sample
 
 ENVELOPE = sample.signed()
 PAGE = page.render(ENVELOPE)
-PREDICATE = sample.predicate()
+PREDICATE = promises.predicate()
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=6),
@@ -25,7 +25,7 @@ JSON = st.recursive(
 )
 # What fits some schema somewhere, or nearly so.
 NUMBERS = ["0", "1", "0.0000", "1.0000", "999999999.0000", "9" * 18, "0." + "0" * 17 + "1"]
-WORDS = ["", "x" * 64, "poisson", "full", "privacy.epsilon", "model.digest", "2026-02-30T25:61:61Z"]
+WORDS = ["", "x" * 64, "poisson", "full", "privacy.epsilon.site", "site", "gdp", "central", "2026-02-30T25:61:61Z"]
 SIGNS = ["<script>", "{{ 7 * 7 }}", "\u202e", "\x1b[2J"]
 NASTY: st.SearchStrategy[Any] = st.sampled_from(NUMBERS + WORDS + SIGNS) | st.sampled_from(
     [0, 1, -1, 16, 10**7, 2**53 - 1, 2**53, True, False, None, [], {}, [[]]]

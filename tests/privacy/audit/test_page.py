@@ -12,7 +12,7 @@ import pytest
 from privacy.audit import charts, envelope, page, words
 from privacy.audit.stylesheet import CSS
 from privacy.errors import ConfigError
-from tests.privacy.audit import sample
+from tests.privacy.audit import masked, promises, sample
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
@@ -58,6 +58,16 @@ def private() -> bytes:
 @pytest.fixture(scope="module")
 def plain() -> bytes:
     return page.render(sample.signed(sample.plain_predicate()))
+
+
+@pytest.fixture(scope="module")
+def summed() -> bytes:
+    return page.render(sample.signed(masked.predicate(private=True)))
+
+
+@pytest.fixture(scope="module")
+def promised() -> bytes:
+    return page.render(promises.signed())
 
 
 def drawn(**changes: Any) -> Document:
@@ -128,6 +138,168 @@ def test_every_figure_of_the_report_stands_in_a_table(private: bytes) -> None:
     assert "Too few to tell models apart: switzerland (16)" in text
 
 
+def test_the_sums_that_were_opened_are_told(summed: bytes) -> None:
+    text = Document(summed).text
+    claim = masked.predicate()["claims"][-2]
+    for phrase in (
+        "The server sees sums over at least 3 of 4 sites; in league with 1 of them, sums over 2 or more.",
+        "Sums over different survivors can be subtracted.",
+        "15 sums, over 2 different sets of sites",
+        "Cohort 4: cleveland, hungary, switzerland, va",
+        "3 sites are needed to open a sum; it holds at least 3 sites, and every part of the model at least 3; 1 may be",
+        "FSA1",
+        claim["roster"],
+        claim["transcript_sha256"],
+        "1 to 3 1 4: cleveland, hungary, switzerland, va sum opened",
+        "4 1 3: cleveland, hungary, va sum opened",
+        "7 1 none nothing opened: U1 has fewer than 3 sites",
+        "7 2 4: cleveland, hungary, switzerland, va sum opened",
+        f"7.2: {claim['attempts'][7]['model_root'][:16]}",
+        "Whose keys these are, that they trained on that model, and that there was no other attempt, no signature",
+        "transcript/secagg.jsonl by every signature of the sites",
+        "secagg.rounds proved By the signatures in transcript/secagg.jsonl",
+        "secagg.egress asserted The coordinator received no unmasked array from any site",
+    ):
+        assert phrase in text, phrase
+
+
+def block(data: bytes, placement: str) -> str:
+    """What the page tells of one promise, before it comes to the protections."""
+    first_screen = data[: data.index(b"What was on")].split(b'<h2 class="promise"')
+    (found,) = (Document(b"<h2" + part).text for part in first_screen if f"promise-{placement}".encode() in part[:60])
+    return found
+
+
+PROMISES = {
+    "local": (
+        "Noise at each site, in every step",
+        "486 records at 4 sites",
+        "The unit is one record",
+        "Everyone outside the site that holds the record",
+        "ε ≤ 0.9646 at δ = 0.001",
+        "Gaussian on a public grid, drawn as exact integers",
+        "PLD; by RDP, a looser method: ε ≤ 1.1098",
+        "a Gaussian filter",
+        "hospitals/cleveland 1.4869 of 2 at δ = 0.001",
+        "proved as far as arithmetic goes",
+    ),
+    "central": (
+        "Noise at the server, on every opened sum",
+        "Each site as a whole, with everything that it put in: 4 sites.",
+        "Not the server: it adds the noise itself",
+        "A 50 % suspicion that a given site's data went into the model rises to at most about 72 %",
+        "ε ≤ 0.9282 at δ = 0.001 for each site, against whoever receives the model, not the server.",
+        "the same data with one site blanked out; the number of sites is public",
+        "every site in every round",
+        "No budget was set.",
+    ),
+    "distributed": (
+        "Shares of noise from every site, under the masks",
+        "The unit is one site",
+        "A site knows its own share",
+        "against whoever sees sums that hold 2 or more shares of noise unknown to them",
+        "Skellam, drawn as exact integers",
+        "Accountant RDP Over all runs",
+        "a Rényi filter of order",
+    ),
+}
+
+
+@pytest.mark.parametrize("placement", PROMISES)
+def test_each_promise_says_whom_it_protects_from_whom_and_how(promised: bytes, placement: str) -> None:
+    text = block(promised, placement)
+    for phrase in PROMISES[placement]:
+        assert phrase in text, phrase
+
+
+def test_promises_are_told_apart_and_never_added(promised: bytes) -> None:
+    text = Document(promised).text
+    assert "3 promises hold side by side" in text
+    assert "their numbers are never added" in text
+    assert "promises hold" not in Document(page.render(promises.signed("local"))).text
+    for heading in ("What privacy each site spent: noise at each site", "What privacy the server spent: noise at the"):
+        assert heading in text
+
+
+def test_the_shares_that_are_counted_on_stand_beside_the_hypothetical_ones(promised: bytes) -> None:
+    text = Document(promised).text
+    rows = promises.of(promises.predicate(), "distributed")["hypothetical"]
+    told = ["counted on: the claim" if row["counted"] else "hypothetical" for row in rows]
+    assert told.count("counted on: the claim") == 1
+    assert " ".join(f"{row['shares']} {row['epsilon']} {what}" for row, what in zip(rows, told, strict=True)) in text
+    assert "switzerland 0.1 11.9656 all sites 15 0.9302 1.0000 2.0980 0.9302" in text
+
+
+def test_floating_point_noise_is_asserted_only(private: bytes) -> None:
+    text = Document(private).text
+    assert "Gaussian on a public grid, drawn in floating point: close to the declared distribution" in text
+    assert "floating-point noise is as good as the noise it stands for, is asserted" in text
+    body = promises.predicate("local")
+    for entry in promises.of(body, "local")["sites"]:
+        entry["lifetime"]["events"][0].pop("arithmetic")
+    assert "this sum is asserted only" in Document(page.render(sample.forged(body))).text
+    assert "this sum is asserted only" not in Document(page.render(promises.signed("local"))).text
+
+
+def stopped(**lifetime: Any) -> Document:
+    body = promises.predicate("local", "central")
+    body["run"].update(status="stopped", completed=12)
+    body["rounds"] = body["rounds"][:12]
+    for entry in promises.of(body, "local")["sites"][:1]:
+        entry["lifetime"].update(lifetime)
+    return Document(page.render(sample.forged(body)))
+
+
+def test_what_stopped_the_run_is_said() -> None:
+    said = "cleveland: the budget of hospitals/cleveland for one record, ε ≤ 1.5 over all runs, has no room for another"
+    text = stopped(budget="1.5").text
+    assert "What stopped the run After 12 of 15 rounds the run was stopped before its end by a privacy budget." in text
+    assert said in text
+    assert "hungary: the budget" not in text
+    assert "has no room" not in stopped().text
+    assert "What stopped the run" in stopped(budget="9" * 18).text  # a budget that is not computed
+    body = promises.predicate("central")
+    body["run"].update(status="stopped")
+    promises.of(body, "central")["sites"][0]["events"][0]["count"] = 17
+    assert "server: the plan of this run, ε ≤ 1, has no room" in Document(page.render(sample.forged(body))).text
+
+
+def test_a_run_that_came_to_its_end_was_not_stopped(promised: bytes) -> None:
+    assert "What stopped the run" not in Document(promised).text
+
+
+def test_a_run_without_masks_tells_of_no_sums(private: bytes) -> None:
+    text = Document(private).text
+    assert "Which sums were opened" not in text
+    assert "transcript" not in text
+
+
+@pytest.mark.parametrize(
+    ("n", "n_c", "floor", "fixed_set", "said"),
+    [
+        (4, 1, 3, False, "3 of 4 sites; in league with 1 of them, sums over 2 or more. Sums over different survivors"),
+        (3, 0, 3, False, "3 of 3 sites; nothing is claimed against a server in league with one of them. Sums over"),
+        (10, 3, 7, True, "7 of 10 sites; in league with 3 of them, sums over 4 or more."),
+    ],
+)
+def test_what_the_server_sees_in_words(n: int, n_c: int, floor: int, fixed_set: bool, said: str) -> None:
+    text = words.sums_seen(n, n_c, floor, fixed_set=fixed_set)
+    assert said in text
+    assert ("subtracted" in text) is not fixed_set
+
+
+def test_a_strange_claim_about_sums_is_still_drawn() -> None:
+    body = masked.predicate()
+    never: dict[str, Any] = {"cohort": None, "survivors": [], "model_root": None, "ctx": None, "aborted": None}
+    body["claims"][-2].update(attempts=[{"round": 1, "attempt": 1, **never}])
+    assert "1 1 none sum opened" in Document(page.render(sample.forged(body))).text
+    body["claims"][-2]["attempts"][0]["aborted"] = HOSTILE
+    document = Document(page.render(sample.forged(body)))
+    assert "signed 0 sums" in document.text
+    assert "nothing opened: </script>" in document.text
+    assert len(document.named("script")) == 1
+
+
 def test_the_reader_learns_how_to_check(private: bytes) -> None:
     text = Document(private).text
     assert "collegium verify report.html --trust keys.txt" in text
@@ -189,7 +361,7 @@ def test_the_same_report_draws_the_same_bytes_in_another_process(private: bytes)
     assert again.stdout == private
 
 
-@pytest.mark.parametrize("which", ["private", "plain"])
+@pytest.mark.parametrize("which", ["private", "plain", "summed", "promised"])
 def test_the_page_is_well_formed(which: str, request: pytest.FixtureRequest) -> None:
     data = request.getfixturevalue(which)
     document = Document(data)
@@ -258,12 +430,12 @@ def test_what_is_not_a_report_is_not_drawn() -> None:
 # Who can read it
 
 
-@pytest.mark.parametrize("which", ["private", "plain"])
-def test_every_chart_speaks(which: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("which", "charts"), [("private", 4), ("plain", 2), ("promised", 10)])
+def test_every_chart_speaks(which: str, charts: int, request: pytest.FixtureRequest) -> None:
     document = Document(request.getfixturevalue(which))
     drawings = [svg for svg in document.named("svg") if svg.get("class") == "chart"]
     ids = {attributes["id"] for tag, attributes in document.elements if tag in {"title", "desc"} and "id" in attributes}
-    assert len(drawings) == (4 if which == "private" else 2)
+    assert len(drawings) == charts
     for svg in drawings:
         assert svg["role"] == "img"
         assert set((svg["aria-labelledby"] or "").split()) <= ids

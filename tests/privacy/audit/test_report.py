@@ -8,7 +8,7 @@ import pytest
 from privacy.audit import canonical, consistency, envelope, report, statement
 from privacy.audit.verify import verify
 from privacy.errors import ConfigError
-from tests.privacy.audit import sample
+from tests.privacy.audit import masked, sample
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -44,7 +44,7 @@ CONTRADICTIONS: dict[str, tuple[str, Edit]] = {
         "report.consistency",
         lambda b: b["protections"].update(distributed_dp=True),
     ),
-    "secure aggregation with open arrays": ("report.consistency", lambda b: b["protections"].update(secagg=True)),
+    "secure aggregation without a claim": ("report.consistency", lambda b: b["protections"].update(secagg=True)),
     "mean": ("report.consistency", lambda b: b["utility"]["mean"].update(together="0.9000")),
     "interval above the score": (
         "report.consistency",
@@ -99,10 +99,134 @@ def test_a_contradiction_is_not_signed_and_is_found(claim_id: str, edit: Edit) -
     assert claim_id in {claim.id for claim in verdict.claims if claim.verdict == "fails"}
 
 
+def attempts(body: dict[str, Any]) -> Any:
+    return body["claims"][-2]["attempts"]
+
+
+def cohort(body: dict[str, Any]) -> Any:
+    return body["claims"][-2]["cohorts"][0]
+
+
+def opened(**changes: Any) -> dict[str, Any]:
+    """An attempt whose sum was opened."""
+    whole = {"survivors": sorted(sample.N_TRAIN), "model_root": "2" * 64, "ctx": "2" * 64, "aborted": None}
+    return {"round": 1, "attempt": 1, "cohort": 0, **whole, **changes}
+
+
+MASKED_CONTRADICTIONS: dict[str, tuple[str, Edit]] = {
+    "masked without being on": ("report.consistency", lambda b: b["protections"].update(secagg=False)),
+    "no claim about rounds": ("report.consistency", lambda b: b["claims"].pop(-2)),
+    "no claim about egress": ("report.consistency", lambda b: b["claims"].pop()),
+    "an unmasked array": ("secagg.egress", lambda b: b["egress"][0].update(unmasked_arrays=1)),
+    "a survivor did not answer": ("secagg.rounds", lambda b: b["rounds"][0]["answered"].remove("va")),
+    "one who answered did not survive": ("secagg.rounds", lambda b: attempts(b)[0]["survivors"].remove("va")),
+    "a round without attempts": ("secagg.rounds", lambda b: attempts(b).pop()),
+    "attempts without a round": ("secagg.rounds", lambda b: attempts(b).append(opened(round=16))),
+    "an attempt less": ("secagg.rounds", lambda b: attempts(b).pop(6)),
+    "an attempt more": ("secagg.rounds", lambda b: b["rounds"][0].update(attempts=2)),
+    "a numbering that begins at 2": ("secagg.rounds", lambda b: attempts(b)[0].update(attempt=2)),
+    "attempts two rounds after the last": (
+        "secagg.rounds",
+        lambda b: (
+            b["run"].update(rounds=17, status="stopped"),
+            attempts(b).append(opened(round=17)),
+        ),
+    ),
+    "another attempt after the sum": (
+        "secagg.rounds",
+        lambda b: [attempts(b).insert(6, attempts(b).pop(7)), *(attempts(b)[5 + n].update(attempt=n) for n in (1, 2))],
+    ),
+    "a last round whose numbering begins at 2": (
+        "secagg.rounds",
+        lambda b: (
+            b["run"].update(rounds=16, status="stopped"),
+            attempts(b).append(opened(round=16, attempt=2)),
+        ),
+    ),
+    "an attempt twice": ("secagg.rounds", lambda b: attempts(b).insert(1, opened())),
+    "attempts in another order": ("secagg.rounds", lambda b: attempts(b).insert(0, attempts(b).pop(1))),
+    "attempts of a round in another order": ("secagg.rounds", lambda b: attempts(b).insert(6, attempts(b).pop(7))),
+    "two sums of a round": (
+        "secagg.rounds",
+        lambda b: attempts(b).__setitem__(6, opened(round=7)),
+    ),
+    "a completed round without a sum": (
+        "secagg.rounds",
+        lambda b: attempts(b)[0].update(survivors=[], cohort=None, model_root=None, ctx=None, aborted="x"),
+    ),
+    "a sum in a round that is skipped": (
+        "secagg.rounds",
+        lambda b: (b["rounds"][0].update(skipped=True), b["run"].update(completed=14, skipped=1)),
+    ),
+    "a sum without a model root": ("secagg.rounds", lambda b: attempts(b)[0].update(model_root=None)),
+    "a sum without a cohort": ("secagg.rounds", lambda b: attempts(b)[0].update(cohort=None)),
+    "a cohort that is not listed": ("secagg.rounds", lambda b: attempts(b)[0].update(cohort=1)),
+    "a sum without a context": ("secagg.rounds", lambda b: attempts(b)[0].update(ctx=None)),
+    "opened and aborted": ("secagg.rounds", lambda b: attempts(b)[0].update(aborted="x")),
+    "aborted with survivors": ("secagg.rounds", lambda b: attempts(b)[6]["survivors"].append("va")),
+    "one context for two attempts": (
+        "secagg.rounds",
+        lambda b: attempts(b)[1].update(ctx=attempts(b)[0]["ctx"]),
+    ),
+    "two survivors": (
+        "secagg.rounds",
+        lambda b: (
+            attempts(b)[0].update(survivors=["hungary", "va"]),
+            b["rounds"][0].update(answered=["hungary", "va"]),
+        ),
+    ),
+    "a survivor twice": (
+        "secagg.rounds",
+        lambda b: attempts(b)[0]["survivors"].append("va"),
+    ),
+    "a survivor outside the cohort": ("secagg.rounds", lambda b: cohort(b)["sites"].remove("va")),
+    "a cohort out of order": ("secagg.rounds", lambda b: cohort(b)["sites"].reverse()),
+    "a part of the sites where all were promised": ("secagg.rounds", lambda b: b["claims"][-2].update(fixed_set=True)),
+    "too many may collude": ("secagg.rounds", lambda b: cohort(b).update(n_c=2)),
+    "a threshold that opens too much": ("secagg.rounds", lambda b: cohort(b).update(t=2)),
+    "a floor below three": ("secagg.rounds", lambda b: cohort(b).update(min_survivors=2)),
+    "a cover below three": ("secagg.rounds", lambda b: cohort(b).update(min_cover=2)),
+}
+
+
+@pytest.mark.parametrize(("claim_id", "edit"), MASKED_CONTRADICTIONS.values(), ids=MASKED_CONTRADICTIONS.keys())
+def test_a_contradiction_about_masked_rounds_is_not_signed_and_is_found(claim_id: str, edit: Edit) -> None:
+    body = masked.predicate()
+    edit(body)
+    with pytest.raises(ConfigError, match="contradicts itself"):
+        report.sign(body, sample.MODEL_SHA256, sample.KEY)
+    verdict = verify(
+        sample.forged(body),
+        trusted={sample.KEY.public_key},
+        model_sha256=sample.MODEL_SHA256,
+        transcript=masked.signed_rounds(),
+    )
+    assert claim_id in {claim.id for claim in verdict.claims if claim.verdict == "fails"}
+
+
+def test_a_skipped_round_has_aborted_attempts_only() -> None:
+    body = masked.predicate()
+    attempts(body)[0].update(survivors=[], cohort=None, model_root=None, ctx=None, aborted="too few")
+    body["rounds"][0].update(skipped=True, answered=[])
+    body["run"].update(completed=14, skipped=1)
+    found = consistency.of_all(statement.decode(statement.encode(body, sample.MODEL_SHA256)))
+    assert found == []
+
+
+def test_a_run_that_is_stopped_may_leave_a_round_that_it_began() -> None:
+    body = masked.predicate()
+    body["run"].update(rounds=20, status="stopped")
+    aborted: dict[str, Any] = {"cohort": None, "survivors": [], "model_root": None, "ctx": None, "aborted": "too few"}
+    attempts(body).extend([{"round": 16, "attempt": 1, **aborted}, opened(round=16, attempt=2)])
+    found = consistency.of_all(statement.decode(statement.encode(body, sample.MODEL_SHA256)))
+    assert found == []
+
+
 def test_an_epsilon_above_the_target_is_named_as_such() -> None:
     body = sample.predicate()
     epsilon_claim(body)["sites"][0]["epsilon"] = "1.0001"
-    problems = consistency.of_epsilon(statement.decode(statement.encode(body, sample.MODEL_SHA256)))
+    decoded = statement.decode(statement.encode(body, sample.MODEL_SHA256))
+    problems = consistency.of_epsilon(decoded, epsilon_claim(body))
     assert "cleveland claims epsilon 1.0001, more than the target 1" in problems
 
 

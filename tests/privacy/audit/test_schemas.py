@@ -1,5 +1,6 @@
 """The schemas are valid, closed everywhere, and accept what this project writes."""
 
+import copy
 import json
 from collections.abc import Iterator
 from importlib import resources
@@ -10,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from privacy.audit import schemas
 from privacy.errors import ConfigError
-from tests.privacy.audit import sample
+from tests.privacy.audit import masked, promises, sample
 
 
 def load(name: str) -> dict[str, Any]:
@@ -48,7 +49,15 @@ def test_no_schema_reaches_out() -> None:
         assert all(part["$ref"].startswith("#/$defs/") for part in parts(load(name)) if "$ref" in part)
 
 
-@pytest.mark.parametrize("body", [sample.predicate(), sample.plain_predicate()], ids=["private", "plain"])
+BODIES = {
+    "private": sample.predicate(),
+    "plain": sample.plain_predicate(),
+    "masked": masked.predicate(),
+    "promises": promises.predicate(),
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_the_sample_reports_fit(body: dict[str, Any]) -> None:
     schemas.check("report-v1", body)
 
@@ -67,8 +76,9 @@ def at(value: Any, path: tuple[str | int, ...]) -> Any:
 
 
 def short() -> dict[str, Any]:
-    """The sample with one entry in every list, and both claims."""
-    body = sample.predicate()
+    """The sample with one entry in every list, and every claim."""
+    body = masked.predicate(private=True)
+    body["claims"][2]["attempts"] = body["claims"][2]["attempts"][:1]
     body["rounds"] = body["rounds"][3:4]  # the round that somebody missed
     for holder, name in ((body, "egress"), (body["utility"], "sites"), (body["claims"][1], "sites")):
         holder[name] = holder[name][:1]
@@ -121,6 +131,41 @@ def test_an_error_is_one_short_line_that_says_where() -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_a_claim_is_made_once() -> None:
+    for place in range(4):
+        body = masked.predicate(private=True)
+        body["claims"][place - 1] = body["claims"][place]
+        with pytest.raises(ConfigError):
+            schemas.check("report-v1", body)
+
+
+LINES = [json.loads(line) for line in masked.signed_rounds().splitlines()]
+TRANSCRIPT = {"roster": LINES[0], "signed": LINES[1], "aborted": LINES[7]}
+
+
+@pytest.mark.parametrize("kind", TRANSCRIPT)
+def test_every_line_of_a_transcript_is_closed(kind: str) -> None:
+    line = TRANSCRIPT[kind]
+    assert line["line"] == kind
+    schemas.check("transcript-v1", line)
+    for path in [(), *(path for path in paths(line) if isinstance(at(line, path), dict))]:
+        changed = copy.deepcopy(line)
+        at(changed, path)["Surprise"] = 1
+        with pytest.raises(ConfigError):
+            schemas.check("transcript-v1", changed)
+    named = {"c", "s", "sig", "digests"}  # the others are sites and regions
+    for path in paths(line):
+        changed = copy.deepcopy(line)
+        at(changed, path[:-1])[path[-1]] = 1.5
+        with pytest.raises(ConfigError):
+            schemas.check("transcript-v1", changed)
+        if len(path) == 1 or path[-1] in named:
+            changed = copy.deepcopy(line)
+            del at(changed, path[:-1])[path[-1]]
+            with pytest.raises(ConfigError):
+                schemas.check("transcript-v1", changed)
+
+
 METRICS = {
     "schema": "collegium/metrics/v1",
     "round": 1,
@@ -134,6 +179,7 @@ METRICS = {
 SCORES = {"home": 0.7, "elsewhere": 0.6, "together": 0.8, "together_without_privacy": None, "pooled": 0.8}
 PRIVACY = {
     "unit": "record",
+    "placement": "local",
     "epsilon": 0.9646,
     "delta": 0.001,
     "relation": "replace_special",
