@@ -110,6 +110,6 @@ class Troubles:
             lines.append(f"round {record.round}: took {record.attempts} attempts")
         if record.skipped:
             lines.append(
-                f"round {record.round}: skipped, {len(record.answered)} survivors are too few; the run goes on"
+                f"round {record.round}: skipped, {len(record.answered)} survivors are too few"
             )
         return lines
