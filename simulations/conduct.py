@@ -28,6 +28,7 @@ from strategies.contribution import Vector
 from strategies.task import SiteId
 
 METRICS_SCHEMA = "collegium/metrics/v1"
+_FIRST_ANSWER = 3  # deadlines that the roll call waits: on Ray, processes start and load torch meanwhile
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,9 @@ def train_over(
       ConfigError: The job asks for secure aggregation and the folder holds no identity keys.
     """
     timing = Timing(deadline=job.deadline)
+    patient = Timing(deadline=_FIRST_ANSWER * job.deadline)
     observer.step("calling the roll")
-    roster = call(grid, job.sites, timing=timing, clock=time.monotonic, sleep=sleep, floor=FLOOR)
+    roster = call(grid, job.sites, timing=patient, clock=time.monotonic, sleep=sleep, floor=FLOOR)
     for site, reason in roster.absent.items():
         observer.note(f"{site} takes no part: {reason}")
     exchange = Exchange(grid, roster.nodes, timing, time.monotonic, sleep)

@@ -23,7 +23,8 @@ _COLUMNS = (
     Column("ε replace-one"),
     Column("ε by RDP"),
 )
-_SHARES = (Column("Strangers' shares in every sum"), Column("ε"), Column("What that is", numeric=False))
+_SHARES = (Column("Strangers' shares in every sum", numeric=False), Column("ε"), Column("What that is", numeric=False))
+_NO_ROOM = "has no room for another attempt"
 
 
 def view(report: Statement) -> list[dict[str, Any]]:
@@ -191,7 +192,7 @@ def _exhausted(claim: dict[str, Any]) -> Iterator[str]:
     for entry in claim["sites"]:
         left = claim["budget_executions"] - sum(event["count"] for event in entry["events"])
         if left < each:
-            yield f"{entry['site']}: the plan of this run, ε ≤ {claim['target_epsilon']}, has no room for another attempt."
+            yield f"{entry['site']}: the plan of this run, ε ≤ {claim['target_epsilon']}, {_NO_ROOM}."
         if "lifetime" not in entry or not entry["events"]:
             continue
         life = entry["lifetime"]
@@ -201,6 +202,6 @@ def _exhausted(claim: dict[str, Any]) -> Iterator[str]:
             continue  # said by the check of the claim itself
         if room < each:
             yield (
-                f"{entry['site']}: the budget of {life['asset']} for one {claim['unit']}, ε ≤ {life['budget']} over all "
-                f"runs, has no room for another attempt; {life['epsilon']} is spent."
+                f"{entry['site']}: the budget of {life['asset']} for one {claim['unit']}, ε ≤ {life['budget']} "
+                f"over all runs, {_NO_ROOM}; {life['epsilon']} is spent."
             )

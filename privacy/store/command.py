@@ -18,7 +18,7 @@ from privacy.store.books import Books, Line, State
 from privacy.store.budgets import Asset, Budget, Unlimited, filter_name
 from privacy.store.ledger import Ledger
 
-site = typer.Typer(name="site", no_args_is_help=True)
+site = typer.Typer(name="site", no_args_is_help=True, add_completion=False)
 
 
 @site.callback()
@@ -234,7 +234,8 @@ def _table(wide: Sequence[str], narrow: Sequence[str]) -> Table:
 
 
 def _answer_words(answer: dict[str, Any]) -> Iterator[str]:
-    yield f"Planned on {answer['asset']}: {answer['words']}, {answer['event']['count']} executions."
+    count = answer["event"]["count"]
+    yield f"Planned on {answer['asset']}: {answer['words']}, {count} execution{'' if count == 1 else 's'}."
     if "epsilon_after" in answer:
         alone, after = answer["epsilon_alone"], answer["epsilon_after"]
         yield f"It costs epsilon {alone} alone, {after} with everything before it."

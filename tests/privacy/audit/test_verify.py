@@ -298,7 +298,7 @@ def test_every_changed_byte_outside_the_payload_is_found(envelope: bytes) -> Non
 
 def test_changed_bytes_of_the_payload_are_found(any_envelope: bytes) -> None:
     start = any_envelope.index(b'"payload":"') + len(b'"payload":"')
-    for position in range(start, any_envelope.index(b'"', start), len(any_envelope) // 500):
+    for position in range(start, any_envelope.index(b'"', start), max(29, len(any_envelope) // 150)):
         for change in (1, 0x80):
             changed = bytearray(any_envelope)
             changed[position] ^= change
@@ -350,10 +350,10 @@ def test_every_changed_field_without_a_new_signature_is_found(any_envelope: byte
     original = json.loads(base64.b64decode(sealed["payload"]))
     every = [path for path in leaves(original) if path[:2] != ("predicate", "rounds") or path[2] in {0, 3}]
     if len(original["predicate"]["claims"]) > 2:  # the rest is as in the other report
-        every = [path for path in every if path[1] == "claims" and path[2] in {1, 2, 3} and path[4:5] in {(), (0,)}]
-        assert {"lifetime", "hypothetical", "order", "variance", "arithmetic"} <= {
-            key for path in every for key in path
-        }
+        promised = [path for path in every if path[:2] == ("predicate", "claims") and path[2] in {1, 2, 3}]
+        every = [path for path in promised if path[4:5] in {(), (0,)}]
+        names = {name for path in every for name in path}
+        assert {"lifetime", "hypothetical", "order", "variance", "arithmetic"} <= names
     for path in every:
         body = copy.deepcopy(original)
         target = body

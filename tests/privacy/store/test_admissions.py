@@ -30,7 +30,7 @@ def test_an_attempt_is_admitted_once(tmp_path: Path) -> None:
 
 
 def test_it_shares_a_file_with_the_ledger(tmp_path: Path) -> None:
-    Ledger(tmp_path / "ledger.db")
+    Ledger.create(tmp_path / "ledger.db")
     Admissions(tmp_path / "ledger.db").admit("va", Attempt(RUN, 1, 1))
     assert Ledger(tmp_path / "ledger.db").debits() == ()
 
