@@ -109,7 +109,5 @@ class Troubles:
         if record.attempts > 1:
             lines.append(f"round {record.round}: took {record.attempts} attempts")
         if record.skipped:
-            lines.append(
-                f"round {record.round}: skipped, {len(record.answered)} survivors are too few"
-            )
+            lines.append(f"round {record.round}: skipped, {len(record.answered)} survivors are too few")
         return lines

@@ -20,7 +20,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         "seed": job.seed,
         "rounds": job.task.training.rounds,
         "run": outcome.folder,
-        "status": "finished",
+        "status": outcome.status,
         "metric": job.task.metric,
         "mean": {name: _rounded(value) for name, value in outcome.means().items()},
         "sites": [_site_json(outcome, site) for site in job.sites],

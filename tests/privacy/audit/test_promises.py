@@ -138,6 +138,12 @@ def another_noise(entry: dict[str, Any]) -> None:
     del entry["lifetime"]
 
 
+def row_of(shares: int) -> dict[str, Any]:
+    """A hypothetical number of shares, honestly priced."""
+    price = promises.price([promises.SHARED.hypothetical(shares, 16)], Relation.REPLACE_SPECIAL, "RDP")
+    return {"shares": shares, "counted": False, "epsilon": price}
+
+
 def float_noise(claim: dict[str, Any]) -> None:
     for entry in claim["sites"]:
         del entry["events"][0]["arithmetic"]
@@ -166,7 +172,7 @@ LIES: dict[str, tuple[str, Edit]] = {
     "shared: nothing counted": (SHARED, lambda b: shared(b)["hypothetical"][1].update(counted=False)),
     "shared: a hypothetical lowered": (SHARED, lambda b: shared(b)["hypothetical"][3].update(epsilon="0.5000")),
     "shared: a hypothetical raised": (SHARED, lambda b: shared(b)["hypothetical"][0].update(epsilon="1.6000")),
-    "shared: more shares than sites": (SHARED, lambda b: shared(b)["hypothetical"][3].update(shares=5)),
+    "shared: more shares than sites": (SHARED, lambda b: shared(b)["hypothetical"].append(row_of(5))),
     "shared: a hypothetical twice": (
         SHARED,
         lambda b: shared(b)["hypothetical"].insert(0, shared(b)["hypothetical"][0]),
@@ -175,14 +181,17 @@ LIES: dict[str, tuple[str, Edit]] = {
         SHARED,
         lambda b: (b["protections"].update(secagg=False), b["claims"].pop(), b["claims"].pop()),
     ),
-    "a holder that is no site": (SHARED, lambda b: first(shared(b)).update(site="zurich")),
+    "a holder that is no site": (SHARED, lambda b: shared(b)["sites"].append({**first(shared(b)), "site": "zurich"})),
     "local: the server holds a site's ledger": (LOCAL, lambda b: first(local(b)).update(site="server")),
     "holders swapped": (
         LOCAL,
         lambda b: (local(b)["sites"][0].update(site="hungary"), local(b)["sites"][1].update(site="cleveland")),
     ),
     "local: a site of the run left out": (LOCAL, lambda b: local(b)["sites"].pop()),
-    "central: fewer noisy sums than rounds": (CENTRAL, lambda b: first(central(b))["events"][0].update(count=14)),
+    "central: fewer noisy sums than rounds": (
+        CENTRAL,
+        lambda b: first(central(b)).update(promises.holder("server", promises.EXACT.times(14), "PLD")),
+    ),
     "central: no noise": (CENTRAL, lambda b: first(central(b))["events"].clear()),
     "shared: more executions than budgeted": (SHARED, lambda b: first(shared(b))["events"][0].update(count=18)),
     "lifetime epsilon lowered": (LOCAL, lambda b: life(local(b)).update(epsilon="1.4000")),
