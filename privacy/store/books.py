@@ -13,7 +13,6 @@ from decimal import ROUND_FLOOR, Context, Decimal
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from privacy.dp.accounting import round_up
 from privacy.dp.events import Event, merged
 from privacy.dp.filters import Filter
 from privacy.errors import (
@@ -26,7 +25,7 @@ from privacy.errors import (
     VerificationError,
 )
 from privacy.keys import signing
-from privacy.store.budgets import UNLIMITED, Asset, Debit, Unlimited, check_names, filter_name
+from privacy.store.budgets import UNLIMITED, Asset, Debit, Unlimited, check_names, epsilon_at_most, filter_name
 
 _DOWN = Context(prec=60, rounding=ROUND_FLOOR)
 
@@ -104,26 +103,26 @@ class Books:
             raise VerificationError(f"entry {seq} of the ledger is not one that this version writes") from error
         self.head = link
 
-    def _apply(self, link: Link, entry: dict[str, Any]) -> None:
-        kind = entry.pop("kind")
+    def _apply(self, link: Link, body: dict[str, Any]) -> None:
+        kind = body.pop("kind")
         if (kind == "created") != (link.seq == 1):
             raise ValueError(kind)
         match kind:
             case "created":
-                self.ledger, self.simulation = str(entry["id"]), entry["simulation"] is True
+                self.ledger, self.simulation = str(body["id"]), body["simulation"] is True
             case "asset":
-                asset = Asset.from_json(entry)
+                asset = Asset.from_json(body)
                 self._claim_name(asset.name, asset.name)
                 self.assets[asset.name] = asset
             case "alias":
-                self._claim_name(entry["alias"], self.assets[entry["asset"]].name)
+                self._claim_name(body["alias"], self.assets[body["asset"]].name)
             case "reserved":
-                self._reserve(link, Debit.from_json(entry))
+                self._reserve(link, Debit.from_json(body))
             case "released":
-                line = self._pending(entry["seq"])
+                line = self._pending(body["seq"])
                 self.lines[line.link.seq] = Line(line.link, line.debit, State.RELEASED)
             case "voided":
-                self._void(entry["seq"], entry["reason"], bytes.fromhex(entry["signature"]))
+                self._void(body["seq"], body["reason"], bytes.fromhex(body["signature"]))
             case _:
                 raise ValueError(kind)
 
@@ -183,6 +182,8 @@ class Books:
         Raises: ConfigError: It was declared otherwise, is an alias, an alias is taken, or it has no budget outside
           a simulation.
         """
+        if Asset.from_json(asset.to_json()).to_json() != asset.to_json():
+            raise ConfigError(f"asset {asset.name} cannot be written down exactly")
         known = self.assets.get(asset.name)
         if known is not None and known.to_json() != asset.to_json():
             raise ConfigError(f"asset {asset.name} was declared with another budget; a budget is fixed for ever")
@@ -207,6 +208,8 @@ class Books:
         claims: dict[tuple[str, str, str, int, int], set[str]] = {}
         plans = dict(self._plans)
         for debit in debits:
+            if Debit.from_json(debit.to_json()) != debit:  # what cannot be read back would make the ledger unreadable
+                raise UnsupportedEventError(f"{debit.event} cannot be written down exactly")
             asset = self.asset(debit.asset)
             if debit.purpose not in asset.purposes or debit.claim not in asset.budgets:
                 raise ConfigError(f"asset {asset.name} has no budget for {debit.purpose} per {debit.claim}")
@@ -271,7 +274,7 @@ def _check_sum(budget: Filter, share: Decimal, before: Sequence[Event], wanted: 
     after = budget.spent(merged((*before, *wanted)))
     if after <= _DOWN.multiply(budget.limit, share):
         return
-    spent, would_be = (round_up(budget.epsilon_of(value)) for value in (budget.spent(before), after))
+    spent, would_be = (epsilon_at_most(budget, value) for value in (budget.spent(before), after))
     part = "" if share == 1 else f", of which {share} may be used so"
     # The numbers are for the site's own people: the server is told the message without its hint.
     raise BudgetExhaustedError(

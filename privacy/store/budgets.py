@@ -4,12 +4,14 @@ An asset is a population, not a file: versions, views and overlapping extracts o
 asset and share its budgets (privacy-audit corrections, "Ledger").
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final, TypeAlias
 
+from privacy.dp.accounting import round_up
 from privacy.dp.events import Event, decimal, event_from_json
 from privacy.dp.filters import Filter, FilterKind
 from privacy.errors import ConfigError
@@ -132,6 +134,12 @@ def check_names(*names: str) -> None:
 def filter_name(budget: Filter) -> str:
     """Names a filter for people: the lifetime claim rests on it."""
     return "GDP filter" if budget.kind is FilterKind.GDP else f"Rényi filter, order {budget.order}"
+
+
+def epsilon_at_most(budget: Filter, spent: Decimal) -> str:
+    """Returns what a sum costs, for people: rounded up, and ``inf`` from 10^9 on."""
+    value = budget.epsilon_of(spent)
+    return round_up(value if value < 10**9 else math.inf)
 
 
 def _budget_to_json(budget: Budget) -> Any:

@@ -11,11 +11,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from privacy.dp.accounting import round_up
 from privacy.dp.events import FULL_BATCH, Event, GaussianEvent, Sampling, SamplingType, event_from_json
 from privacy.errors import ConfigError, PrivacyError
 from privacy.store.books import Books, Line, State
-from privacy.store.budgets import Asset, Budget, Unlimited, filter_name
+from privacy.store.budgets import Asset, Budget, Unlimited, epsilon_at_most, filter_name
 from privacy.store.ledger import Ledger
 
 site = typer.Typer(name="site", no_args_is_help=True, add_completion=False)
@@ -103,7 +102,7 @@ def _standing(books: Books, asset: Asset, claim: str, budget: Budget) -> dict[st
             return {**counted, "spent": None, "epsilon": None, "left": None}
         cost = budget.spent(events)
         left = max(Decimal(0), share - cost / budget.limit).quantize(Decimal("0.0001"), rounding=ROUND_FLOOR)
-        return {**counted, "spent": str(cost), "epsilon": round_up(budget.epsilon_of(cost)), "left": str(left)}
+        return {**counted, "spent": str(cost), "epsilon": epsilon_at_most(budget, cost), "left": str(left)}
 
     limits: dict[str, str | None] = dict.fromkeys(("filter", "epsilon_budget", "delta", "limit"))
     if not isinstance(budget, Unlimited):
@@ -147,8 +146,8 @@ def _answer(books: Books, shown: Sequence[Asset], event: Event, *, purpose: str,
     try:
         if not isinstance(budget, Unlimited):
             spent, cost = budget.spent(books.spent(asset.name, claim)), budget.cost(event)
-            answer["epsilon_alone"] = round_up(budget.epsilon_of(cost))
-            answer["epsilon_after"] = round_up(budget.epsilon_of(spent + cost))
+            answer["epsilon_alone"] = epsilon_at_most(budget, cost)
+            answer["epsilon_after"] = epsilon_at_most(budget, spent + cost)
             # What other purposes may use is as good as spent for this one.
             used = budget.spent(books.spent(asset.name, claim, purpose))
             others = (1 - asset.purposes[purpose]) * budget.limit

@@ -126,6 +126,11 @@ def test_a_run_that_does_not(path: Path) -> None:
     assert "full-batch Gaussian noise only" in told(path, *sampled)["planned"]["refused"]
 
 
+def test_next_to_no_noise_has_no_price_that_fits_a_line(path: Path) -> None:
+    answer = told(path, "--asset", "hearts", "--noise-multiplier", "1e-20", "--steps", "1000000000")["planned"]
+    assert (answer["epsilon_alone"], answer["epsilon_after"], answer["allowed"]) == ("inf", "inf", False)
+
+
 def test_a_purpose_has_its_own_room(path: Path) -> None:
     planned = ("--asset", "hearts", "--purpose", "tuning", "--noise-multiplier", "9", "--steps")
     assert told(path, *planned, 3)["planned"]["executions_that_fit"] == 3

