@@ -1,6 +1,7 @@
 """``collegium site``: what a site's own people ask their machine. Needs neither torch nor flwr."""
 
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from decimal import ROUND_FLOOR, Decimal, InvalidOperation
 from pathlib import Path
@@ -161,7 +162,8 @@ def _answer(books: Books, shown: Sequence[Asset], event: Event, *, purpose: str,
 def event_words(event: Event) -> str:
     """Describes a mechanism for people, without its number of executions."""
     if not isinstance(event, GaussianEvent):
-        return f"Skellam, variance {event.variance:f}, norms {event.l2:f} and {event.l1:f}"
+        multiplier = event.variance.sqrt() / event.l2
+        return f"Skellam {multiplier:.4f}, norm {event.l2:f}"
     sampling = event.sampling
     batches = "all records" if sampling.type is SamplingType.FULL else f"Poisson {sampling.rate:f}"
     cap = "" if sampling.cap is None else f" of {sampling.n_records}, at most {sampling.cap}"
@@ -170,7 +172,8 @@ def event_words(event: Event) -> str:
 
 
 def _show(path: Path, statement: dict[str, Any], answer: dict[str, Any] | None) -> None:
-    console = Console(highlight=False, markup=False, emoji=False)
+    width = None if sys.stdout.isatty() else 120  # piped output gets no terminal's width to guess from
+    console = Console(width=width, highlight=False, markup=False, emoji=False)
     head = statement["head"]
     lines = [f"{path}: {head['seq']} entries, chain intact, head {head['hash'][:16]}"]
     if statement["simulation"]:
@@ -226,7 +229,7 @@ def _event_table(events: Sequence[dict[str, Any]], asset: str) -> Table:
 def _table(wide: Sequence[str], narrow: Sequence[str]) -> Table:
     table = Table(header_style="bold", box=SIMPLE_HEAD)
     for heading in wide:
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, overflow="fold", min_width=12)
     for heading in narrow:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -88,7 +88,7 @@ def test_it_lists_every_mechanism_with_what_became_of_it(path: Path) -> None:
     assert events[0]["event"] == EVENT.times(1).to_json()
     assert [one["words"] for one in events[2:]] == [
         "Gaussian 4, Poisson 0.05",
-        "Skellam, variance 1000000, norms 16 and 64",
+        "Skellam 62.5000, norm 16",
     ]
 
 
