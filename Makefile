@@ -39,6 +39,7 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m simulations.bench_noise
 	@$(BIN)/python -m simulations.bench_privacy
 	@$(BIN)/python -m simulations.bench_dp
+	@$(BIN)/python -m simulations.bench_plan
 
 soak: $(VENV)/dev.stamp
 	@$(BIN)/pytest -q -m soak
