@@ -10,7 +10,7 @@ Symbols: ``b`` records, ``u`` units, ``r`` rows, ``p`` and ``q`` values in and o
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -97,12 +97,12 @@ class Products:
 
     def scaled(self, factors: Tensor) -> "Products":
         """Returns the same with each unit times its factor, shape ``(u,)``, float64."""
-        return replace(self, g=_times(self.g, self._by_row(factors)))
+        return Products(self.a, _times(self.g, self._by_row(factors)), self.a_norms, self.bias, self.sizes)
 
     def without(self, gone: Tensor) -> "Products":
         """Returns the same without the units that are gone, shape ``(u,)``."""
         rows = self._by_row(gone)
-        return replace(self, a=_cleared(self.a, rows), g=_cleared(self.g, rows))
+        return Products(_cleared(self.a, rows), _cleared(self.g, rows), self.a_norms, self.bias, self.sizes)
 
     def _by_row(self, of_units: Tensor) -> Tensor:
         return of_units if self.sizes is None else of_units.repeat_interleave(torch.tensor(self.sizes))

@@ -14,6 +14,7 @@ import lzma
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from gzip import BadGzipFile
 from gzip import decompress as gunzip
 from pathlib import Path
@@ -69,7 +70,7 @@ class Records:
     @property
     def n_units(self) -> int:
         """Number of patients where the records name one, else of records: what privacy counts and protects."""
-        return len(self) if self.patient is None else len(np.unique(self.patient))
+        return len(self) if self._by_patient is None else len(self._by_patient[1])
 
     def of_units(self, chosen: npt.NDArray[np.bool_]) -> tuple["Records", list[int] | None]:
         """Returns all records of the chosen units, those of a patient next to each other.
@@ -79,11 +80,18 @@ class Records:
 
         Returns: The records, and how many each chosen patient has (``None``: no patients are named).
         """
-        if self.patient is None:
+        if self._by_patient is None:
             return self.take(np.flatnonzero(chosen)), None
-        sizes = np.unique(self.patient, return_counts=True)[1]
-        order = np.argsort(self.patient, kind="stable")
+        order, sizes = self._by_patient
         return self.take(order[np.repeat(chosen, sizes)]), sizes[chosen].tolist()
+
+    @cached_property
+    def _by_patient(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None:
+        """Rows in the order of their patients' numbers, and how many rows each patient has."""
+        if self.patient is None:
+            return None
+        sizes = np.unique(self.patient, return_counts=True)[1]
+        return np.argsort(self.patient, kind="stable"), sizes
 
 
 def read_table(path: Path, *, sha256: str | None = None, columns: Sequence[str] = ()) -> "pd.DataFrame":

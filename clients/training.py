@@ -148,14 +148,13 @@ def private_gradient(records: Records, plan: RecordPlan, *, entropy: Entropy) ->
                 denominator=plan.expected_batch,
                 entropy=entropy,
             )
-        set_gradients(model, released)
+        set_gradients([parameter for parameter in model.parameters() if parameter.requires_grad], released)
 
     return gradient
 
 
-def set_gradients(model: nn.Module, flat: torch.Tensor) -> None:
-    """Makes parts of a vector of shape ``(d,)`` the gradients of the trainable parameters, in their order."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+def set_gradients(parameters: Sequence[nn.Parameter], flat: torch.Tensor) -> None:
+    """Makes parts of a vector of shape ``(d,)`` the gradients of the parameters, in their order."""
     for parameter, part in zip(parameters, _split_like(flat, parameters), strict=True):
         parameter.grad = part
 
@@ -236,7 +235,7 @@ def _n_trained(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
-def _split_like(flat: torch.Tensor, parameters: list[nn.Parameter]) -> list[torch.Tensor]:
+def _split_like(flat: torch.Tensor, parameters: Sequence[nn.Parameter]) -> list[torch.Tensor]:
     parts = flat.split_with_sizes([parameter.numel() for parameter in parameters])
     return [part.view_as(parameter) for part, parameter in zip(parts, parameters, strict=True)]
 

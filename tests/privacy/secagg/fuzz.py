@@ -56,8 +56,8 @@ def guided(engine: Any, fuzzer: Any, runs: int, seed: int, atheris: Any) -> None
 
     for place, data in enumerate(fuzzer.seeds()):
         (Path(folder.name) / f"{place:03}").write_bytes(data)
-    # No time limit for a message: on a busy machine it would be a fault of the machine's.
-    options = [f"-seed={seed}", f"-max_len={engine.MAX_BYTES}", "-timeout=0", "-rss_limit_mb=2048", "-verbosity=0"]
+    # A day for a message: on a busy machine any limit is the machine's fault, and atheris takes 0 for no time at all.
+    options = [f"-seed={seed}", f"-max_len={engine.MAX_BYTES}", "-timeout=86400", "-rss_limit_mb=2048", "-verbosity=0"]
     options.append(f"-artifact_prefix={folder.name}/")
     atheris.Setup([sys.argv[0], *options, folder.name], one, custom_mutator=mutator)
     atheris.Fuzz()
