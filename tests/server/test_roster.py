@@ -79,7 +79,7 @@ def test_a_run_begins_without_a_node_that_never_connects() -> None:
         (names("va", delay=20.0), "no answer within 10 s"),
         (garbage(b"\xff\x00"), "not CBOR"),
         (garbage(cbor2.dumps({"hello": 2, "site": "va", "n_records": 3}, canonical=True)), "not a version 1 'hello'"),
-        (garbage(cbor2.dumps({"hello": 1, "site": "va", "n_records": -3}, canonical=True)), "out of range"),
+        (garbage(cbor2.dumps({"hello": 1, "site": "va", "n_records": 2**60}, canonical=True)), "out of range"),
         (lambda question: [Delivery(0.0, fails(question, "no\ndata"))], "no data"),
         (names("somewhere else"), "did not answer"),
     ],

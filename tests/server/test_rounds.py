@@ -199,7 +199,7 @@ LIES: dict[str, tuple[Answer, str]] = {
         claiming(arrays={"update": packed(0, 0, 0), "x\n": packed(0, 0, 0)}),
         r"b: undeclared array 'x\n'",
     ),
-    "undeclared scalar": (claiming(scalars={"loss": 0.5}), "b: undeclared scalar 'loss'"),
+    "undeclared scalar": (claiming(scalars={"loss": bytes(8)}), "b: undeclared scalar 'loss'"),
     "no array": (claiming(arrays={}), "b: missing array 'update'"),
     "other site": (claiming(site="a"), "b answered another question"),
     "other round": (claiming(round=2), "b answered another question"),

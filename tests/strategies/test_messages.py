@@ -1,6 +1,7 @@
 """What travels between server and sites: round trips, known bytes, and any bytes at all."""
 
 import string
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -69,7 +70,7 @@ def test_reply_round_trip(message: RoundReply) -> None:
 
 
 def test_bytes_are_those_of_rfc_8949() -> None:
-    # Written by hand: shortest keys first, text as 60 + length, floats in the shortest form that is exact.
+    # Written by hand: shortest keys first, text as 60 + length, a scalar as eight big-endian bytes.
     site, one = "64" + b"site".hex(), "01"
     hello = "a3" + site + "627661" + "65" + b"hello".hex() + one + "69" + b"n_records".hex() + "186f"
     assert Hello(SiteId("va"), 111).encode().hex() == hello
@@ -77,7 +78,16 @@ def test_bytes_are_those_of_rfc_8949() -> None:
     assert reply.encode().hex() == (
         "a6" + site + "627661" + "65" + b"reply".hex() + one + "65" + b"round".hex() + "02"
         "66" + b"arrays".hex() + "a1" + "6175" + "48" + "0000803f" + "000000c0"
-        "67" + b"attempt".hex() + one + "67" + b"scalars".hex() + "a1" + "64" + b"loss".hex() + "f93800"
+        "67"
+        + b"attempt".hex()
+        + one
+        + "67"
+        + b"scalars".hex()
+        + "a1"
+        + "64"
+        + b"loss".hex()
+        + "48"
+        + "3fe0000000000000"
     )
 
 
@@ -158,10 +168,11 @@ def test_fields_of_any_type_are_read_or_refused(data: bytes, name: str, value: A
     assert_read_or_refused(cbor2.dumps(value, canonical=True))
 
 
+HALF = struct.pack(">d", 0.5)
 BODIES: Mapping[str, Mapping[str, Any]] = {
     "hello": {"hello": 1, "site": "va", "n_records": 10},
     "task": {"task": 1, "job": "j", "round": 1, "attempt": 1, "accepted": [0, 0], "arrays": {"model": b"1234"}},
-    "reply": {"reply": 1, "site": "va", "round": 1, "attempt": 1, "arrays": {"u": b"1234"}, "scalars": {"loss": 0.5}},
+    "reply": {"reply": 1, "site": "va", "round": 1, "attempt": 1, "arrays": {"u": b"1234"}, "scalars": {"loss": HALF}},
 }
 REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
     ("hello", {"hello": 2}, "not a version 1 'hello'"),
@@ -169,10 +180,10 @@ REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
     ("hello", {"site": b"va"}, "'site' has the wrong type"),
     ("hello", {"site": ""}, "out of range"),
     ("hello", {"site": "x" * 65}, "out of range"),
-    ("hello", {"n_records": -1}, "out of range"),
+    ("hello", {"n_records": -1}, "not CBOR"),
     ("hello", {"n_records": True}, "'n_records' has the wrong type"),
-    ("hello", {"n_records": 10.0}, "'n_records' has the wrong type"),
-    ("task", {"task": None}, "not a version 1 'task'"),
+    ("hello", {"n_records": 10.0}, "not CBOR"),
+    ("task", {"task": None}, "not CBOR"),
     ("task", {"job": 7}, "'job' has the wrong type"),
     ("task", {"round": 0}, "numbered from 1"),
     ("task", {"attempt": 0}, "numbered from 1"),
@@ -180,20 +191,20 @@ REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
     ("task", {"attempt": "1"}, "'attempt' has the wrong type"),
     ("task", {"accepted": [0]}, "accepted round is malformed"),
     ("task", {"accepted": [0, 0, 0]}, "accepted round is malformed"),
-    ("task", {"accepted": [0, 0.0]}, "accepted round is malformed"),
+    ("task", {"accepted": [0, 0.0]}, "not CBOR"),
     ("task", {"accepted": {"round": 1}}, "'accepted' has the wrong type"),
     ("task", {"arrays": [b"1234"]}, "'arrays' has the wrong type"),
     ("task", {"arrays": {"model": b"12345"}}, "named byte strings of float32"),
-    ("task", {"arrays": {"model": [1.0]}}, "named byte strings of float32"),
-    ("task", {"arrays": {1: b"1234"}}, "named byte strings of float32"),
-    ("reply", {"site": None}, "'site' has the wrong type"),
+    ("task", {"arrays": {"model": [1]}}, "named byte strings of float32"),
+    ("task", {"arrays": {1: b"1234"}}, "not CBOR"),
+    ("reply", {"site": None}, "not CBOR"),
     ("reply", {"round": "1"}, "'round' has the wrong type"),
-    ("reply", {"attempt": 1.0}, "'attempt' has the wrong type"),
+    ("reply", {"attempt": 1.0}, "not CBOR"),
     ("reply", {"arrays": {"u": "1234"}}, "named byte strings of float32"),
     ("reply", {"scalars": {"loss": 1}}, "scalars are named floats"),
-    ("reply", {"scalars": {"loss": "0.5"}}, "scalars are named floats"),
-    ("reply", {"scalars": {1: 0.5}}, "scalars are named floats"),
-    ("reply", {"scalars": [0.5]}, "'scalars' has the wrong type"),
+    ("reply", {"scalars": {"loss": b"0.5"}}, "scalars are named floats"),
+    ("reply", {"scalars": {"loss": 0.5}}, "not CBOR"),
+    ("reply", {"scalars": [HALF]}, "'scalars' has the wrong type"),
 ]
 
 

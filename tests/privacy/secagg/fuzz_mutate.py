@@ -26,7 +26,8 @@ NASTY: tuple[Any, ...] = (
     0, 1, 2, 3, 4, 23, 24, 255, 256, 2**31, 2**32, 2**53, 2**53 + 1, 2**63, 2**64 - 1, -1, 2**64, 0.0, 1.5,
     float("nan"), True, False, None, b"", bytes(4), bytes(16), bytes(32), bytes(33), bytes(64), b"\xff" * 32,
     b"\xff" * 33, b"\x01" + b"\xff" * 32, *NAMES, [], {}, [[]], ["site-1"], [1, 2], {"0": b""}, {"1": b""},
-    {"site-1": []}, cbor2.CBORTag(28, [1]), cbor2.CBORTag(2, b"\x01"),
+    {"site-1": []}, cbor2.CBORTag(2, b"\x01"), *(cbor2.CBORTag(tag, 1) for tag in (0, 1, 35, 36, 37, 100, 260)),
+    *(cbor2.CBORTag(tag, [2**40, 3]) for tag in (4, 5, 28, 30, 258, 261)),
 )  # fmt: skip
 """Values that some field somewhere takes, or nearly takes."""
 
