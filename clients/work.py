@@ -112,6 +112,7 @@ def contribute(
 
 def _sum_over_records(site: Site, start: Vector, plan: SumPlan) -> Work:
     """One step a round: every record's gradient clipped and summed on the grid, the step taken after the noise."""
+    torch.set_num_threads(1)  # as in training: one thread gives the same sums in every engine
     model = build(site.task.model, site.task.n_inputs, seed=0)
     load_vector(model, start)
     model.train()

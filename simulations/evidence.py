@@ -24,6 +24,8 @@ _NOT_AGAINST: dict[Placement, str] = {
     "central": "The server adds the noise and sees the sums without it: the claim does not hold against the server.",
     "distributed": "A site knows its own share of the noise: against it, one share fewer counts (hypothetical values).",
 }
+_PATIENTS = "A patient in several hospitals is protected less than one in a single hospital."
+_RECORDS = "A patient with several records, or in several hospitals, is protected less than one with a single record."
 _RESTS_ON: dict[Placement, str] = {
     "central": "Every site clipped its update as agreed: under masks the server cannot see whether it did.",
     "distributed": "As many sites as were counted on drew their shares of the noise honestly and told nobody.",
@@ -218,7 +220,7 @@ def not_protected(outcome: Outcome) -> list[str]:
             lines.append("The unit is the site: a record is hidden only as a part of what its whole site adds.")
         lines += [
             "Scores, losses and the comparison models are the experimenter's view and not covered by epsilon.",
-            "A patient with several records, or in several hospitals, is protected less than one with a single record.",
+            _PATIENTS if any(claim.plan.unit is Unit.PATIENT for claim in outcome.claims) else _RECORDS,
             "What was learnt about everybody, also about people who never took part, is not protected by any epsilon.",
         ]
     lines += [

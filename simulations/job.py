@@ -76,8 +76,9 @@ class Job:
         if "site" in self.privacy:
             return SitePlan.calibrated(clip=_exact(training.update_clip), **common)
         if "distributed" in self.privacy:
+            patients = self.unit is Unit.RECORD and bool(self.task.patient)
             return DistributedPlan.calibrated(
-                unit=self.unit,
+                unit=Unit.PATIENT if patients else self.unit,
                 clip=_exact(training.update_clip if self.unit is Unit.SITE else training.clip),
                 survivors=limits.min_survivors,
                 colluders=limits.n_c,

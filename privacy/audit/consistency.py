@@ -66,10 +66,13 @@ def of_epsilon(report: Statement, claim: dict[str, Any]) -> list[str]:
     if budget < each * report.predicate["run"]["rounds"]:
         problems.append(f"a budget of {budget} executions does not reach for {each} a round")
     n_train = {site["id"]: site["n_train"] for site in report.predicate["utility"]["sites"]}
+    patients = claim["unit"] == "patient"
     for entry in claim["sites"]:
         problems += _executions(entry, answered[entry["site"]], each, budget)
         problems += _site_epsilon(entry, target)
-        if "n_train" in entry and n_train.get(entry["site"], entry["n_train"]) != entry["n_train"]:
+        records = n_train.get(entry["site"], entry.get("n_train"))
+        # Patients are at most as many as their records; records are exactly as many.
+        if "n_train" in entry and (entry["n_train"] > records if patients else entry["n_train"] != records):
             problems.append(f"{entry['site']} has two different numbers of records")
     return problems + (list(_shares(report, claim)) if claim["placement"] == "distributed" else [])
 

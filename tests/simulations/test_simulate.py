@@ -263,6 +263,23 @@ def test_the_example_of_the_how_to_runs(tmp_path: Path) -> None:
     assert len(json.loads(done.stdout)["sites"]) == 3
 
 
+@pytest.mark.parametrize("privacy", ["record", "distributed"])
+def test_patients_are_the_unit_where_own_data_names_them(privacy: str, tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "docs" / "examples" / "own-data"
+    for table in example.glob("*.csv"):
+        head, *rows = table.read_text().splitlines()
+        named = [f"p{place // 2},{row}" for place, row in enumerate(rows)]  # two records each
+        (tmp_path / table.name).write_text("\n".join([f"who,{head}", *named]) + "\n")
+    settings = (example / "clinics.toml").read_text()
+    (tmp_path / "clinics.toml").write_text(f'patient = "who"\n{settings}')
+    one_step = ("--set", "local_steps=1", "--set", "batch=0")
+    options = ("--privacy", privacy, *one_step, "--rounds", "2", "--json", "--out", "run")
+    done = collegium("simulate", "clinics.toml", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {claim["unit"] for site in json.loads(done.stdout)["sites"] for claim in site["privacy"]} == {"patient"}
+    assert collegium("verify", "run/report.html", "--self", cwd=tmp_path).returncode == 0
+
+
 def test_the_overview_lists_every_command_without_loading_torch(tmp_path: Path) -> None:
     done = collegium("--help", cwd=tmp_path)
     assert done.returncode == 0
