@@ -41,7 +41,7 @@ class Records:
 
     Attributes:
       x: Inputs, shape ``(n, n_inputs)``, float32.
-      y: Labels 0 or 1, shape ``(n,)``, float32.
+      y: Labels: 0 or 1, or the number of the class; shape ``(n,)``, float32.
       patient: A number per patient, shape ``(n,)``, int64; ``None``: every record is a patient of its own.
     """
 
@@ -243,6 +243,10 @@ def _encode_feature(column: _Column, feature: Feature, task: Task, where: str) -
 def _labels(column: _Column, target: Target, where: str) -> _Cells:
     _refuse_rows(column.blank, "no value", target.name, where)
     _refuse_rows(~np.isfinite(column.numbers), "no number", target.name, where)
+    if target.classes > 2:
+        foreign = ~column.among(range(target.classes))
+        _refuse_rows(foreign, f"no whole number from 0 to {target.classes - 1}", target.name, where)
+        return column.numbers
     return (column.numbers > target.threshold).astype(np.float64)
 
 

@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from clients.batches import batch_at
 from clients.clipping import Batch, Clipping, Losses, chunks, on_integer_path, rows_at_once
@@ -25,6 +24,7 @@ from privacy.dp.noise import Entropy, poisson_mask
 from privacy.dp.plan import RecordPlan, Unit
 from privacy.errors import ConfigError
 from strategies.contribution import Vector
+from strategies.losses import mean_loss, record_losses
 from strategies.models import load_vector, to_vector
 from strategies.task import SiteId, Training
 
@@ -97,8 +97,7 @@ def plain_gradient(records: Records, training: Training, *, site: SiteId, seed: 
     def gradient(model: nn.Module, step: int) -> None:
         rows = batch_at(seed=seed, site=site, step=step, n_records=len(labels), batch=training.batch)
         chosen = torch.from_numpy(rows)
-        loss = binary_cross_entropy_with_logits(model(inputs[chosen]).squeeze(1), labels[chosen])
-        loss.backward()  # type: ignore[no-untyped-call]
+        mean_loss(model(inputs[chosen]), labels[chosen]).backward()  # type: ignore[no-untyped-call]
 
     return gradient
 
@@ -167,11 +166,6 @@ def arithmetic_of(model: nn.Module, plan: RecordPlan) -> Arithmetic:
     if not on_integer_path(model):
         return Arithmetic.FLOAT
     return plan.mechanism.arithmetic(_n_trained(model))
-
-
-def record_losses(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Returns the loss of each record, shape ``(b,)``, from logits of shape ``(b, 1)``."""
-    return binary_cross_entropy_with_logits(outputs.squeeze(1), labels, reduction="none")
 
 
 def integer_sum(model: nn.Module, losses: Losses, batch: Batch, mechanism: ClippedSum) -> npt.NDArray[np.int64]:

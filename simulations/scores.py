@@ -3,38 +3,40 @@
 import math
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from sklearn.metrics import roc_auc_score
-from torch import nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from clients.records import Records
 from strategies.contribution import Vector
+from strategies.losses import final, mean_loss
 from strategies.models import build, load_vector
-from strategies.task import Task
+from strategies.task import ModelSpec, Task
 
 _Z95 = 1.959963984540054
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores parameter vectors for one task."""
+    """Scores parameter vectors for one task.
+
+    Attributes:
+      model: What the vectors are parameters of; ``None``: the task's model.
+    """
 
     task: Task
+    model: ModelSpec | None = None
 
     def score(self, parameters: Vector, records: Records) -> float:
-        """Returns accuracy at probability one half, or the area under the ROC curve, as the task says."""
-        logits = self._logits(parameters, records)
-        if self.task.metric == "auc":
-            return float(roc_auc_score(records.y, logits))
-        return float(((logits > 0) == (records.y > 0)).mean())
+        """Returns accuracy of the likeliest class, or the area under the ROC curve, as the task says."""
+        return self._score(final(self._outputs(parameters, records)), records)
+
+    def score_exit(self, parameters: Vector, records: Records, exit_index: int) -> float:
+        """Returns the `score` of one exit of a model with exits, counted from 0."""
+        return self._score(self._outputs(parameters, records)[:, exit_index], records)
 
     def loss(self, parameters: Vector, records: Records) -> float:
-        """Returns the mean cross-entropy in nats."""
-        logits = torch.from_numpy(self._logits(parameters, records))
-        return float(binary_cross_entropy_with_logits(logits, torch.from_numpy(records.y)))
+        """Returns the mean cross-entropy in nats, of the last exit where there are several."""
+        return float(mean_loss(final(self._outputs(parameters, records)), torch.from_numpy(records.y)))
 
     def interval(self, score: float, records: Records) -> tuple[float, float]:
         """Returns the 95 % interval of a score: Wilson for accuracy, Hanley and McNeil (1982) for the ROC area."""
@@ -43,20 +45,26 @@ class Scorer:
             return hanley_mcneil(score, positives, len(records.y) - positives)
         return wilson(score, len(records.y))
 
-    def constant(self, positive: bool, records: Records) -> float:
-        """Scores the guess that everybody is, or is not, positive."""
+    def constant(self, label: float, records: Records) -> float:
+        """Scores the guess that every record has this label."""
         if self.task.metric == "auc":
             return 0.5
-        return float(((records.y > 0) == positive).mean())
+        return float((records.y == label).mean())
 
-    def _logits(self, parameters: Vector, records: Records) -> npt.NDArray[np.float32]:
+    def _score(self, logits: torch.Tensor, records: Records) -> float:
+        if self.task.metric == "auc":
+            return float(roc_auc_score(records.y, logits.squeeze(1).numpy()))
+        likeliest = logits.squeeze(1) > 0 if logits.shape[1] == 1 else logits.argmax(dim=1)
+        return float((likeliest.numpy() == records.y).mean())
+
+    def _outputs(self, parameters: Vector, records: Records) -> torch.Tensor:
         torch.set_num_threads(1)
-        model: nn.Module = build(self.task.model, self.task.n_inputs, seed=0)
+        model = build(self.model or self.task.model, self.task.n_inputs, seed=0)
         load_vector(model, parameters)
         model.eval()
         with torch.no_grad():
-            logits: npt.NDArray[np.float32] = model(torch.from_numpy(records.x)).squeeze(1).numpy()
-        return logits
+            outputs: torch.Tensor = model(torch.from_numpy(records.x))
+        return outputs
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

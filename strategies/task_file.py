@@ -7,6 +7,7 @@ agreed. So every table is read through `StrictTable`, where each key is taken on
 import difflib
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, TypeGuard
 
 from privacy.errors import ConfigError
@@ -40,6 +41,7 @@ class StrictTable:
         return ConfigError(f"{place}: {problem}", hint=hint)
 
     def __contains__(self, key: str) -> bool:
+        self._known.append(key)
         return key in self._left
 
     def close(self) -> None:
@@ -49,7 +51,7 @@ class StrictTable:
         """
         for key in self._left:
             close = difflib.get_close_matches(key, self._known, n=1)
-            meant = f"Did you mean {close[0]!r}?" if close else f"Known here: {', '.join(sorted(self._known))}."
+            meant = f"Did you mean {close[0]!r}?" if close else f"Known here: {', '.join(sorted(set(self._known)))}."
             raise self.error(key, "unknown key", hint=meant)
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -86,6 +88,22 @@ class StrictTable:
             raise self.error(key, f"must be at least {least}, not {value}")
         return value
 
+    def sizes(self, key: str) -> tuple[int, ...]:
+        """Takes a whole number of at least 1, or a list of such."""
+        value = self._take(key, None)
+        values = value if isinstance(value, list | tuple) else [value]
+        sizes = tuple(size for size in values if isinstance(size, int) and not isinstance(size, bool) and size > 0)
+        if not values or len(sizes) < len(values):
+            raise self.error(key, f"must be a whole number of at least 1, or a list of such, not {value!r}")
+        return sizes
+
+    def flag(self, key: str) -> bool:
+        """Takes ``true`` or ``false``; an absent key is false."""
+        value = self._take(key, False)
+        if not isinstance(value, bool):
+            raise self.error(key, f"must be true or false, not {value!r}")
+        return value
+
     def scalars(self, key: str) -> tuple[Scalar, ...]:
         """Takes a list of different finite numbers and strings; an absent key is an empty list."""
         values = self._list(key, default=())
@@ -96,6 +114,14 @@ class StrictTable:
         if len(set(scalars)) < len(scalars):
             raise self.error(key, "holds a value twice")
         return scalars
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Takes a list of different strings, none empty; an absent key is an empty list."""
+        values = self.scalars(key)
+        texts = tuple(value for value in values if isinstance(value, str) and value)
+        if len(texts) < len(values):
+            raise self.error(key, "must hold text that is not empty")
+        return texts
 
     def interval(self, key: str) -> tuple[float, float]:
         """Takes ``[low, high]`` with low below high."""
@@ -170,15 +196,16 @@ def parse_task(data: Mapping[str, object], *, where: str = "") -> Task:
     scaling: Literal["public", "own"] = (
         "own" if table.choice("scaling", ("public", "own"), "public") == "own" else "public"
     )
-    features = tuple(_feature(entry, scaling) for entry in table.tables("features"))
     target = _target(table.table("target"))
-    _refuse_double_names(table, features, target)
+    entries = [_features(entry, scaling) for entry in table.tables("features")]
+    _refuse_double_names(table, entries, target)
+    features = tuple(feature for entry in entries for feature in entry)
     task = Task(
         features=features,
         target=target,
-        model=_model(table.table("model")),
+        model=_model(table.table("model"), target, sum(feature.width for feature in features)),
         training=_training(table.table("training")),
-        metric="auc" if table.choice("metric", ("accuracy", "auc"), "accuracy") == "auc" else "accuracy",
+        metric=_metric(table, target),
         strategy_settings=_strategies(table.table("strategies", optional=True)),
         scaling=scaling,
         patient=_patient(table, features, target),
@@ -194,9 +221,30 @@ def _patient(table: StrictTable, features: tuple[Feature, ...], target: Target) 
     return name
 
 
-def _feature(table: StrictTable, scaling: str) -> Feature:
+def _metric(table: StrictTable, target: Target) -> Literal["accuracy", "auc"]:
+    if table.choice("metric", ("accuracy", "auc"), "accuracy") == "accuracy":
+        return "accuracy"
+    if target.classes > 2:
+        raise table.error("metric", "auc is of two classes", hint='Use metric = "accuracy".')
+    return "auc"
+
+
+def _features(table: StrictTable, scaling: str) -> list[Feature]:
+    """Returns the features of an entry: one, or with ``count`` one for every number in the place of ``{}``."""
     name = table.text("name")
     kind = table.choice("kind", ("continuous", "binary", "categorical"))
+    if "count" not in table:
+        return [_feature(table, name, kind, scaling)]
+    count = table.whole("count", least=1)
+    if kind != "continuous":
+        raise table.error("count", f"is for continuous features, and this one is {kind}")
+    if name.count("{}") != 1:
+        raise table.error("count", "needs {} once in the name, where the number goes", hint='Such as name = "pixel{}".')
+    pattern = _feature(table, name, kind, scaling)
+    return [replace(pattern, name=name.replace("{}", str(index))) for index in range(count)]
+
+
+def _feature(table: StrictTable, name: str, kind: str, scaling: str) -> Feature:
     if scaling == "own":
         feature = _own_feature(table, name, kind)
     elif kind == "continuous":
@@ -243,32 +291,55 @@ def _categories(table: StrictTable) -> tuple[Scalar, ...]:
 
 
 def _target(table: StrictTable) -> Target:
-    target = Target(table.text("name"), table.number("threshold", 0.0))
+    name = table.text("name")
+    if "classes" in table:
+        if "threshold" in table:
+            raise table.error("threshold", "parts two classes, and classes gives more", hint="Remove one of the two.")
+        # Of two classes there is one logit and a threshold; a third word for that would say nothing new.
+        target = Target(name, classes=table.whole("classes", least=3))
+    else:
+        target = Target(name, table.number("threshold", 0.0))
     table.close()
     return target
 
 
-def _refuse_double_names(table: StrictTable, features: tuple[Feature, ...], target: Target) -> None:
+def _refuse_double_names(table: StrictTable, entries: Sequence[Sequence[Feature]], target: Target) -> None:
     seen: set[str] = set()
-    for index, feature in enumerate(features):
-        if feature.name in seen:
-            raise table.error(f"features[{index}].name", f"{feature.name!r} is there twice")
-        if feature.name == target.name:
-            raise table.error(f"features[{index}].name", f"{feature.name!r} is the target, which is not to be an input")
-        seen.add(feature.name)
+    for index, name in ((index, feature.name) for index, entry in enumerate(entries) for feature in entry):
+        if name in seen:
+            raise table.error(f"features[{index}].name", f"{name!r} is there twice")
+        if name == target.name:
+            raise table.error(f"features[{index}].name", f"{name!r} is the target, which is not to be an input")
+        seen.add(name)
 
 
-def _model(table: StrictTable) -> ModelSpec:
-    kind = table.choice("kind", ("logistic", "mlp"))
-    if kind == "mlp":
-        # All hidden units of a zero network stay equal for ever, so there is no other start to offer.
-        model = ModelSpec("mlp", hidden=table.whole("hidden", least=1), init="torch")
-        table.choice("init", ("torch",), "torch")
-    else:
+def _model(table: StrictTable, target: Target, n_inputs: int) -> ModelSpec:
+    kind = table.choice("kind", ("logistic", "mlp", "cnn"))
+    outputs = 1 if target.classes == 2 else target.classes
+    if kind == "logistic":
         init = table.choice("init", ("zero", "torch"), "zero")
-        model = ModelSpec("logistic", init="torch" if init == "torch" else "zero")
+        model = ModelSpec("logistic", init="torch" if init == "torch" else "zero", outputs=outputs)
+    else:
+        # All hidden units of a zero network stay equal for ever, so there is no other start to offer.
+        table.choice("init", ("torch",), "torch")
+        exits = table.flag("exits")
+        if kind == "mlp":
+            model = ModelSpec("mlp", table.sizes("hidden"), "torch", exits, outputs=outputs)
+        else:
+            model = ModelSpec("cnn", table.sizes("channels"), "torch", exits, _image(table), outputs)
     table.close()
+    try:
+        model.check(n_inputs)
+    except ConfigError as error:
+        raise table.error("", str(error), hint=error.hint) from None
     return model
+
+
+def _image(table: StrictTable) -> tuple[int, int, int]:
+    image = table.sizes("image")
+    if len(image) != 3:
+        raise table.error("image", "must be three whole numbers: [channels, height, width]")
+    return image
 
 
 def _training(table: StrictTable) -> Training:

@@ -60,6 +60,32 @@ def test_encoding_by_hand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(records.y, np.array([0, 1, 1, 0], dtype=np.float32))
 
 
+MANY = {"target": {"name": "num", "classes": 4}}
+
+
+def test_classes_are_their_own_numbers(tmp_path: Path) -> None:
+    records = encode(read_table(table(tmp_path, *ROWS)), task(**MANY), where="site.csv")
+    np.testing.assert_array_equal(records.y, np.array([0, 2, 1, 0], dtype=np.float32))
+    last = encode(read_table(table(tmp_path, "65,250,1,1,no,3.0")), task(**MANY), where="site.csv")
+    assert last.y.tolist() == [3.0]
+
+
+@pytest.mark.parametrize("label", ["4", "-1", "1.5", "1e300"])
+def test_a_class_that_is_none_is_counted_and_not_shown(tmp_path: Path, label: str) -> None:
+    path = table(tmp_path, *ROWS, f"65,250,1,1,no,{label}", f"18,250,1,1,no,{label}")
+    with pytest.raises(ConfigError) as caught:
+        encode(read_table(path), task(**MANY), where="site.csv")
+    message, hint = caught.value.lines()
+    assert message == "site.csv: column 'num' has no whole number from 0 to 3 in 2 of 6 rows"
+    assert "\n" not in hint
+
+
+@pytest.mark.parametrize(("label", "problem"), [("", "no value"), ("inf", "no number"), ("x", "no number")])
+def test_a_class_is_a_number(tmp_path: Path, label: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"^site.csv: column 'num' has {problem} in 1 of 1 rows$"):
+        encode(read_table(table(tmp_path, f"65,250,1,1,no,{label}")), task(**MANY), where="site.csv")
+
+
 def test_own_scaling_encodes_raw_values(tmp_path: Path) -> None:
     features = [{k: v for k, v in f.items() if k in ("name", "kind", "categories")} for f in FEATURES]
     path = table(tmp_path, "65,0,1,1,no,0", "100,250,0,3,yes,2")

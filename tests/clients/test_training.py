@@ -28,7 +28,6 @@ from clients.training import (
     integer_sum,
     plain_gradient,
     private_gradient,
-    record_losses,
     train,
 )
 from privacy.dp.events import Arithmetic, Sampling, SamplingType
@@ -37,6 +36,7 @@ from privacy.dp.noise import poisson_mask, rounded_gaussian_exact
 from privacy.dp.plan import RecordPlan, Unit
 from privacy.errors import ConfigError
 from strategies.contribution import Vector
+from strategies.losses import record_losses
 from strategies.models import build, load_vector, to_vector
 from strategies.task import ModelSpec, Training
 from tests.clients.example import (
@@ -62,12 +62,12 @@ def logistic() -> nn.Module:
 
 
 def mlp() -> nn.Module:
-    return build(ModelSpec("mlp", hidden=4, init="torch"), N_INPUTS, seed=3)
+    return build(ModelSpec("mlp", hidden=(4,), init="torch"), N_INPUTS, seed=3)
 
 
 def wide() -> nn.Module:
     """One that is too large for the integer path."""
-    return build(ModelSpec("mlp", hidden=1100, init="torch"), N_INPUTS, seed=3)
+    return build(ModelSpec("mlp", hidden=(1100,), init="torch"), N_INPUTS, seed=3)
 
 
 MODELS = pytest.mark.parametrize("model", [logistic, mlp, wide])

@@ -1,14 +1,19 @@
 import math
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from clients.records import Records
 from simulations.job import resolve
 from simulations.options import Options
 from simulations.scores import Scorer, hanley_mcneil, wilson
+from strategies.contribution import Vector
+from strategies.models import build, to_vector
+from strategies.task import Feature, ModelSpec, Target, Task, Training
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 16), (13, 16), (82, 104), (45, 45)])
@@ -34,6 +39,69 @@ def test_scores_of_a_known_model() -> None:
     assert scorer.score(model, records) == 0.5
     losses = [math.log1p(math.exp(-z if y else z)) for z, y in zip([-2, -1, 1, 2], [0, 1, 0, 1], strict=True)]
     assert scorer.loss(model, records) == pytest.approx(sum(losses) / 4, abs=1e-6)
+    assert (scorer.constant(0.0, records), scorer.constant(1.0, records)) == (0.5, 0.5)
     auc = Scorer(resolve(Options(scenario="banks", privacy="none")).task)
     assert auc.task.metric == "auc"
     assert roc_auc_score(records.y, x[:, 0]) == 0.75
+
+
+FOUR = tuple(Feature(f"x{place}", "continuous") for place in range(4))
+EXITS = ModelSpec("mlp", (3, 2), "torch", exits=True, outputs=3)
+
+
+def scorer(spec: ModelSpec) -> Scorer:
+    target = Target("y", classes=max(2, spec.outputs))
+    return Scorer(Task(FOUR, target, spec, Training(rounds=1, local_steps=1, learning_rate=1.0)))
+
+
+def drawn(spec: ModelSpec) -> tuple[Vector, Records]:
+    noise = np.random.default_rng(3)
+    x = noise.normal(size=(60, 4)).astype(np.float32)
+    records = Records(x, noise.integers(0, max(2, spec.outputs), 60).astype(np.float32))
+    return noise.normal(size=to_vector(build(spec, 4, 0)).size).astype(np.float32), records
+
+
+def exits_by_hand(model: Vector, x: np.ndarray[Any, Any]) -> list[np.ndarray[Any, Any]]:
+    """Logits of both exits of `EXITS`; parameters in the order of blocks, then of exits."""
+    sizes = [(3, 4), (3,), (2, 3), (2,), (3, 3), (3,), (3, 2), (3,)]
+    w1, b1, w2, b2, v1, c1, v2, c2 = (
+        part.reshape(size)
+        for part, size in zip(np.split(model, np.cumsum([math.prod(size) for size in sizes])[:-1]), sizes, strict=True)
+    )
+    first = np.maximum(x @ w1.T + b1, 0)
+    return [first @ v1.T + c1, np.maximum(first @ w2.T + b2, 0) @ v2.T + c2]
+
+
+def test_scores_of_several_classes_and_exits() -> None:
+    (model, records), which = drawn(EXITS), scorer(EXITS)
+    early, late = exits_by_hand(model, records.x)
+    scores = [float(accuracy_score(records.y, logits.argmax(axis=1))) for logits in (early, late)]
+    assert scores[0] != scores[1]
+    assert [which.score_exit(model, records, index) for index in (0, 1)] == scores
+    assert which.score(model, records) == scores[1]
+    shares = np.exp(late.astype(np.float64))
+    expected = log_loss(records.y, shares / shares.sum(axis=1, keepdims=True))
+    assert which.loss(model, records) == pytest.approx(expected, rel=1e-5)
+    assert which.interval(scores[1], records) == wilson(scores[1], 60)
+    assert which.constant(2.0, records) == float((records.y == 2).mean())
+
+
+def test_a_part_is_scored_as_its_own_model() -> None:
+    (model, records), front = drawn(EXITS), EXITS.part(depth=1)
+    piece = np.concatenate([model[:15], model[23:35]])  # the first block and its exit
+    part = Scorer(scorer(EXITS).task, front)
+    assert part.score(piece, records) == scorer(EXITS).score_exit(model, records, 0)
+    with pytest.raises(IndexError):
+        part.score_exit(piece, records, 1)
+
+
+def test_the_area_is_of_the_last_exits_logit() -> None:
+    spec = ModelSpec("mlp", (3, 2), "torch", exits=True)
+    model, records = drawn(spec)
+    which = Scorer(replace(scorer(spec).task, metric="auc"))
+    one = Scorer(which.task, spec.part(depth=1))
+    piece = np.concatenate([model[:15], model[23:27]])
+    assert which.score_exit(model, records, 0) == one.score(piece, records)
+    assert which.score(model, records) == which.score_exit(model, records, 1)
+    assert which.score(model, records) != which.score_exit(model, records, 0)
+    assert which.constant(1.0, records) == 0.5

@@ -60,7 +60,7 @@ def test_everything_given_arrives() -> None:
     )
     assert task.n_inputs == 6
     assert task.target == Target("ill", 1.0)
-    assert task.model == ModelSpec("mlp", 8, "torch")
+    assert task.model == ModelSpec("mlp", (8,), "torch")
     reference = Reference(50, 0.001, 4, "adam")
     assert task.training == Training(15, 2, 0.3, 4, clip=0.5, retries=0, optimizer="adam", reference=reference)
     assert (task.metric, task.scaling, task.patient) == ("auc", "public", "who")
@@ -75,7 +75,7 @@ def test_defaults() -> None:
     del data["metric"], data["patient"], data["strategies"], data["target"]["threshold"]
     task = parse_task(data)
     assert task.training == Training(1, 1, 1.0)
-    assert task.model == ModelSpec("logistic", 0, "zero")
+    assert task.model == ModelSpec("logistic", (), "zero")
     assert (task.metric, task.target.threshold, task.strategy_settings) == ("accuracy", 0.0, {})
     assert not task.patient
 
@@ -85,6 +85,25 @@ def test_own_scaling_leaves_values_alone() -> None:
     age, cp = parse_task(document(scaling="own", features=features)).features
     assert (age.low, age.high, age.centre, age.scale, age.clamp) == (-math.inf, math.inf, 0.0, 1.0, math.inf)
     assert cp.categories == (1, 2)
+
+
+def test_pixels_in_one_line_and_a_class_each() -> None:
+    pixels = {"name": "pixel{}", "kind": "continuous", "range": [0, 16], "centre": 8, "scale": 8, "count": 64}
+    model = {"kind": "cnn", "channels": [8, 16], "image": [1, 8, 8], "exits": True}
+    task = parse_task(
+        document(features=[pixels], target={"name": "digit", "classes": 10}, model=model, metric="accuracy")
+    )
+    assert [feature.name for feature in task.features] == [f"pixel{index}" for index in range(64)]
+    assert {feature.high for feature in task.features} == {16.0}
+    assert task.n_inputs == 64
+    assert task.target == Target("digit", classes=10)
+    assert task.model == ModelSpec("cnn", (8, 16), "torch", exits=True, image=(1, 8, 8), outputs=10)
+    flat = parse_task(document(target={"name": "ill", "classes": 3}, model={"kind": "logistic"}, metric="accuracy"))
+    assert flat.model == ModelSpec("logistic", outputs=3)
+    deep = parse_task(document(model={"kind": "mlp", "hidden": [128, 64]}))
+    assert deep.model == ModelSpec("mlp", (128, 64), "torch")
+    literal = parse_task(document(features=[{"name": "{}", "kind": "binary"}]))
+    assert literal.features[0].name == "{}"
 
 
 NAN, INF = math.nan, math.inf
@@ -123,8 +142,45 @@ BAD: dict[str, dict[str, Any]] = {
     "patient: must be text, not 3": {"patient": 3},
     "target.threshold: must be a finite": {"target__threshold": INF},
     "target.column: unknown key": {"target__column": "x"},
+    "target.threshold: parts two classes": {"target__classes": 10},
+    "target.classes: must be at least 3, not 2": {"target": {"name": "ill", "classes": 2}},
+    "target.classes: must be a whole number": {"target": {"name": "ill", "classes": 3.5}},
+    "metric: auc is of two classes": {"target": {"name": "ill", "classes": 3}},
+    "features[0].count: needs {} once in the name": {"features__0__count": 2},
+    "features[0].count: needs {}": {"features__0__count": 2, "features__0__name": "{}{}"},
+    "features[0].count: must be at least 1": {"features__0__count": 0},
+    "features[1].count: is for continuous features, and this one is binary": {"features__1__count": 2},
+    "features[1].name: 'x1' is there twice": {
+        "features": [
+            {"name": "x{}", "kind": "continuous", "range": [0, 1], "count": 2},
+            {"name": "x1", "kind": "binary"},
+        ]
+    },
+    "features[0].name: 'ill' is the target": {
+        "target__name": "ill",
+        "features": [{"name": "ill", "kind": "binary"}],
+    },
+    "features[0].name: 'x1' is the target": {
+        "target__name": "x1",
+        "features": [{"name": "x{}", "kind": "continuous", "range": [0, 1], "count": 2}],
+    },
     "model.kind: 'tree' is not one of": {"model__kind": "tree"},
-    "model.hidden: must be at least 1": {"model__hidden": 0},
+    "model.hidden: must be a whole number of at least 1": {"model__hidden": 0},
+    "model.hidden: must be a whole number of at least 1, or": {"model__hidden": [8, 0]},
+    "model.hidden: must be a whole number of": {"model__hidden": []},
+    "model.hidden: must be a whole": {"model__hidden": [8, True]},
+    "model.hidden: must be": {"model__hidden": 1.5},
+    "model.exits: must be true or false, not 1": {"model__exits": 1},
+    "model.exits: unknown key": {"model": {"kind": "logistic", "exits": True}},
+    "model.channels: unknown key": {"model__channels": [4]},
+    "model.channels: is missing": {"model": {"kind": "cnn", "image": [1, 2, 3]}},
+    "model.image: is missing": {"model": {"kind": "cnn", "channels": 4}},
+    "model.image: must be three whole numbers": {"model": {"kind": "cnn", "channels": [4], "image": [2, 3]}},
+    "model: an image of 1 x 2 x 2 values, and the features give 6": {
+        "model": {"kind": "cnn", "channels": [4], "image": [1, 2, 2]}
+    },
+    "model: channels [6]: 4 at a time": {"model": {"kind": "cnn", "channels": [6], "image": [1, 2, 3]}},
+    "model: 3 blocks are too many": {"model": {"kind": "cnn", "channels": [4, 4, 4], "image": [1, 2, 3]}},
     "model.init: 'zero' is not one of: torch": {"model__init": "zero"},
     "model: must be a table": {"model": "logistic"},
     "training.rounds: must be at least 1, not 0": {"training__rounds": 0},
