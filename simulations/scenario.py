@@ -1,20 +1,24 @@
 """A scenario: a task, the sites that share it, and where their rows come from. Read from TOML, ours or anybody's.
 
-The built-in ones are the TOML files beside this module; they are also the examples of what a file may say.
+The built-in ones are the TOML files beside this module; they are also the examples of what a file may say. A file may
+be based on another one and say only what differs.
 """
 
 import difflib
 import math
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 from privacy.errors import ConfigError
+from simulations.based_on import merged
+from simulations.deal import Deal, parse_deal
 from simulations.split import Split
+from strategies.parts import AgentSpec, Division, parse_agents, parse_division
 from strategies.task import SiteId, Task
 from strategies.task_file import TASK_KEYS, StrictTable, parse_task
 
@@ -22,8 +26,14 @@ _HINT = "How to write a scenario: docs/how-to-own-data.md."
 _FEWEST_SITES = 3
 _SITE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
-Origin = Literal["files", "uci-heart-disease", "uci-credit-default"]
-_BUILT_IN_ORIGINS = ("uci-heart-disease", "uci-credit-default")
+Origin = Literal["files", "uci-heart-disease", "uci-credit-default", "sklearn-digits", "fashion-mnist"]
+_BUILT_IN_ORIGINS: tuple[Origin, ...] = ("uci-heart-disease", "uci-credit-default", "sklearn-digits", "fashion-mnist")
+
+_ONE_TABLE: Mapping[Origin, str] = {
+    "sklearn-digits": "scikit-learn's digits",
+    "fashion-mnist": "images/fashion_mnist_first5000_1000.npz",
+}
+"""What stands in the place of the sites' files where an origin is one table; its rows have to be dealt."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,10 @@ class Scenario:
       origin: How the rows are obtained: the sites' own files, or a data set this package knows.
       folder: What own files are relative to; ``None`` for a built-in scenario.
       incomplete: What to do with a row that has a blank where the task expects a value.
+      deal: How the rows of one table become those of the sites; ``None``: each site has rows of its own.
+      table_rows: How many rows that table must have, or ``None``: not checked.
+      division: Which part of the model each site holds.
+      agents: Sites whose training code or settings are their own.
       rows_per_site: At most this many training records a site; 0 means all. Test records stay all.
       record_privacy_refused: Why record-level privacy cannot be had here; empty: it can.
     """
@@ -84,6 +98,10 @@ class Scenario:
     origin: Origin = "files"
     folder: Path | None = None
     incomplete: Literal["refuse", "drop"] = "refuse"
+    deal: Deal | None = None
+    table_rows: int | None = None
+    division: Division = field(default_factory=Division)
+    agents: Mapping[SiteId, AgentSpec] = field(default_factory=dict)
     rows_per_site: int = 0
     record_privacy_refused: str = ""
     notes: str = ""
@@ -92,6 +110,11 @@ class Scenario:
     def scaling(self) -> Literal["public", "own"]:
         """Whether inputs are scaled by public constants or by each site's own statistics."""
         return self.task.scaling
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows that the scenario declares; 0 if it does not."""
+        return self.table_rows or sum(site.rows or 0 for site in self.sites)
 
 
 def names() -> tuple[str, ...]:
@@ -105,18 +128,43 @@ def load(name_or_path: str) -> Scenario:
 
     Raises: ConfigError: No such scenario or file, or its content is not usable.
     """
+    document, folder, where = *_document(name_or_path), f"{name_or_path}: "
+    if "based_on" in document:
+        base, folder = _base(document.pop("based_on"), folder, where)
+        document = merged(base, document, where=where)
+    return parse_scenario(document, where=where, folder=folder)
+
+
+def _document(name_or_path: str) -> tuple[dict[str, object], Path | None]:
+    """Returns a scenario's document, and what its files are relative to (``None``: built-in)."""
     if name_or_path.endswith(".toml"):
         path = Path(name_or_path)
-        return parse_scenario(_toml(_file_text(path), str(path)), where=f"{path}: ", folder=path.parent)
+        return _toml(_file_text(path), str(path)), path.parent
     known = names()
     if name_or_path in known:
         text = resources.files("simulations").joinpath("scenarios", f"{name_or_path}.toml").read_text("utf-8")
-        return parse_scenario(_toml(text, name_or_path), where=f"{name_or_path}: ", folder=None)
+        return _toml(text, name_or_path), None
     close = difflib.get_close_matches(name_or_path, known, n=1)
     raise ConfigError(
         f"unknown scenario {name_or_path!r}" + (f": is {close[0]!r} meant?" if close else ""),
         hint=f"There are: {', '.join(known)}; or give the path of a .toml file of your own.",
     )
+
+
+def _base(named: object, beside: Path | None, where: str) -> tuple[dict[str, object], Path | None]:
+    """Returns the document that another one is based on, and what the files of both are relative to."""
+    hint = f"Name a file beside this one, or one of: {', '.join(names())}."
+    if not isinstance(named, str) or Path(named).name != named:
+        raise ConfigError(f"{where}based_on: must be a scenario's name or a .toml beside this file", hint=hint)
+    own = beside is not None and named.endswith(".toml")
+    if not own and named not in names():
+        raise ConfigError(f"{where}based_on: there is no scenario {named!r}", hint=hint)
+    document, folder = _document(str(beside / named) if own and beside is not None else named)
+    if "based_on" in document:
+        raise ConfigError(
+            f"{where}based_on: {named} is itself based on {document['based_on']}", hint="One step is all there is."
+        )
+    return document, folder
 
 
 def parse_scenario(data: Mapping[str, object], *, where: str, folder: Path | None) -> Scenario:
@@ -135,6 +183,11 @@ def parse_scenario(data: Mapping[str, object], *, where: str, folder: Path | Non
     refused = table.text("record_privacy_refused", "")
     if task.scaling == "own" and not refused:
         refused = "inputs are scaled by each site's own statistics, so one record moves the scaling of all others"
+    origin = _origin(reading) if folder is None else "files"
+    entries = table.tables("sites")
+    shares = {index: entry.number("share") for index, entry in enumerate(entries) if "share" in entry}
+    sites = _sites(table, entries, _ONE_TABLE.get(origin))
+    ids = tuple(site.id for site in sites)
     scenario = Scenario(
         name=_identifier(table, "name"),
         title=table.text("title"),
@@ -142,23 +195,46 @@ def parse_scenario(data: Mapping[str, object], *, where: str, folder: Path | Non
         owner=table.text("owner", "not stated"),
         source=table.text("source", ""),
         task=task,
-        sites=_sites(table),
+        sites=sites,
         split=_split(table.table("split", optional=True)),
-        origin=_origin(reading) if folder is None else "files",
+        origin=origin,
         folder=folder,
         incomplete="drop" if reading.choice("incomplete", ("refuse", "drop"), "refuse") == "drop" else "refuse",
+        deal=_deal(reading, {ids[index]: share for index, share in shares.items()}, sites, task, origin),
+        table_rows=reading.whole("rows", least=1) if "rows" in reading else None,
+        division=parse_division(table.table("submodels", optional=True), ids),
+        agents=parse_agents(table.table("agents", optional=True), ids),
         rows_per_site=reading.whole("rows_per_site", 0),
         record_privacy_refused=refused,
         notes=table.text("notes", ""),
     )
+    if scenario.table_rows is not None and scenario.deal is None:
+        raise reading.error("rows", "goes with deal; where sites have rows of their own, each says how many")
     reading.close()
     table.close()
     return scenario
 
 
-def _sites(table: StrictTable) -> tuple[SiteSource, ...]:
-    entries = table.tables("sites")
-    sites = tuple(_site(entry) for entry in entries)
+def _deal(
+    reading: StrictTable, shares: Mapping[SiteId, float], sites: Sequence[SiteSource], task: Task, origin: Origin
+) -> Deal | None:
+    """Reads how one table is dealt, and refuses what contradicts that it is one."""
+    if "deal" not in reading:
+        if origin in _ONE_TABLE:
+            raise reading.error("deal", "is missing: the rows of this origin are one table", hint=_HINT)
+        if shares:
+            raise reading.error("deal", "is missing: sites have a share of a table that is dealt", hint=_HINT)
+        return None
+    table = reading.table("deal")
+    if any(site.only or site.rows for site in sites) or len({(site.file, site.sha256) for site in sites}) > 1:
+        raise table.error("", "deals one table: the sites must share a file and have no rows or rules of their own")
+    if task.patient:
+        raise table.error("", "deals single rows: the records of a patient could go to several sites")
+    return parse_deal(table, [site.id for site in sites], at_sites=shares, n_classes=task.target.classes)
+
+
+def _sites(table: StrictTable, entries: Sequence[StrictTable], one_file: str | None) -> tuple[SiteSource, ...]:
+    sites = tuple(_site(entry, one_file) for entry in entries)
     if len(sites) < _FEWEST_SITES:
         raise table.error(
             "sites",
@@ -171,7 +247,7 @@ def _sites(table: StrictTable) -> tuple[SiteSource, ...]:
     return sites
 
 
-def _site(table: StrictTable) -> SiteSource:
+def _site(table: StrictTable, one_file: str | None) -> SiteSource:
     site_id = SiteId(_identifier(table, "id"))
     sha256 = table.text("sha256", "").lower() or None
     if sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", sha256):
@@ -179,7 +255,7 @@ def _site(table: StrictTable) -> SiteSource:
     site = SiteSource(
         id=site_id,
         title=table.text("title", site_id),
-        file=table.text("file"),
+        file=one_file or table.text("file"),
         sha256=sha256,
         rows=table.whole("rows", least=1) if "rows" in table else None,
         only=tuple(_rule(entry) for entry in table.tables("only", optional=True)),
@@ -211,8 +287,8 @@ def _split(table: StrictTable) -> Split:
 
 
 def _origin(table: StrictTable) -> Origin:
-    origin = table.choice("origin", _BUILT_IN_ORIGINS)
-    return "uci-heart-disease" if origin == "uci-heart-disease" else "uci-credit-default"
+    chosen = table.choice("origin", _BUILT_IN_ORIGINS)
+    return next(origin for origin in _BUILT_IN_ORIGINS if origin == chosen)
 
 
 def _identifier(table: StrictTable, key: str) -> str:

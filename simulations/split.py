@@ -38,11 +38,11 @@ def split_rows(
     """Returns the rows to train on and the rows to test on, each in ascending order.
 
     Stratified by label unless a class has two records or fewer: FLamby's rule and, with its fraction and seed, its
-    split. Where patients are named, it is they who are split, by whether any record of theirs has label 1: nobody's
-    records are on both sides.
+    split; also not if there are more classes than records on one side. Where patients are named, it is they who are
+    split, by the highest label of their records: nobody's records are on both sides.
 
     Args:
-      labels: 0 or 1, shape ``(n,)``. Secret.
+      labels: Number of the class, shape ``(n,)``. Secret.
       split: Fraction and seed. Public.
       where: Name of the site, for messages.
       patients: A number per patient, shape ``(n,)``, or ``None``. Secret.
@@ -52,9 +52,9 @@ def split_rows(
     if patients is None:
         return _cut(labels, split, where, "records")
     of_row = np.unique(patients, return_inverse=True)[1]
-    any_positive = np.zeros(int(of_row.max(initial=-1)) + 1, dtype=np.float32)
-    np.maximum.at(any_positive, of_row, labels)
-    trains = np.isin(of_row, _cut(any_positive, split, where, "patients")[0])
+    highest = np.zeros(int(of_row.max(initial=-1)) + 1, dtype=np.float32)
+    np.maximum.at(highest, of_row, labels)
+    trains = np.isin(of_row, _cut(highest, split, where, "patients")[0])
     return np.flatnonzero(trains), np.flatnonzero(~trains)
 
 
@@ -70,13 +70,14 @@ def _cut(labels: npt.NDArray[np.float32], split: Split, where: str, units: str) 
             hint=f"At least two {units} are needed on either side.",
         )
     counts = np.unique(labels, return_counts=True)[1]
+    by_class = len(counts) > 1 and counts.min() > 2 and len(counts) <= min(n_train, n_test)
     train, test = train_test_split(
         np.arange(len(labels)),
         test_size=1.0 - train_fraction,
         train_size=train_fraction,
         random_state=split.seed,
         shuffle=True,
-        stratify=labels if len(counts) > 1 and counts.min() > 2 else None,
+        stratify=labels if by_class else None,
     )
     return np.sort(train), np.sort(test)
 

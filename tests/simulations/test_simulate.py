@@ -13,6 +13,7 @@ import pytest
 
 from privacy.audit import schemas
 from privacy.store.ledger import Ledger
+from simulations.scenario import names
 
 SITES = ("cleveland", "hungarian", "switzerland", "va")
 COMMAND = str(Path(sys.executable).with_name("collegium"))
@@ -290,5 +291,5 @@ def test_the_overview_lists_every_command_without_loading_torch(tmp_path: Path) 
 def test_scenarios_lists_what_is_at_hand(tmp_path: Path) -> None:
     done = collegium("scenarios", "--json", cwd=tmp_path)
     listed = {one["name"]: one for one in json.loads(done.stdout)["scenarios"]}
-    assert set(listed) == {"hospitals", "hospitals-flamby", "banks"}
+    assert set(listed) == set(names())
     assert listed["hospitals"]["sites"] == 4
