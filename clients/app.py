@@ -7,13 +7,15 @@ answer. A crash before the debit leaves an attempt that never left; a crash afte
 import logging
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.private_part import write_private
 from clients.secure import Release, SecureSite, Trained
 from clients.work import Site, Work, contribute, plans_of
 from privacy.dp.noise import Entropy
@@ -30,7 +32,7 @@ from privacy.store.budgets import Debit
 from privacy.store.ledger import Ledger
 from strategies.contribution import Vector
 from strategies.messages import RECORD, REFUSED, SPENT, Hello, RoundReply, RoundTask, SecureTask
-from strategies.models import size_of
+from strategies.regions import Plan
 from strategies.secure_sum import to_units
 
 _STATE = "collegium-site"
@@ -52,13 +54,17 @@ class Member:
     Attributes:
       account: Where debits go; ``None`` only where the site adds no noise.
       job: Digest of the settings this site resolved for itself.
+      plan: Who holds what.
       secure: Its part in secure aggregation; ``None`` where contributions go one by one, in the clear.
+      private: File for the parameters that never leave the site; ``None`` where it has none.
     """
 
     site: Site
     account: Account | None
     job: str
+    plan: Plan
     secure: SecureSite | None = None
+    private: Path | None = None
 
     def __post_init__(self) -> None:
         if self.site.sum_plan is not None and self.secure is None:
@@ -127,10 +133,14 @@ def masked_attempt(member: Member, data: bytes, state: RecordDict, entropy: Entr
     secure, site = _secure(member), member.site
     both = SecureTask.decode(data)
     work, release = _train(member, both.task, state, entropy)
-    declared, plan = site.algorithm.declared, site.sum_plan
-    units = to_units(work.contribution, declared, site.records.n_units, entropy) if work.units is None else work.units
-    share = partial(plan.share, units.size, entropy=entropy) if isinstance(plan, DistributedPlan) else None
-    trained = Trained(units, both.task.arrays, declared, release, share)
+    declared, noise = site.algorithm.declared, site.sum_plan
+    units = (
+        to_units(work.contribution, declared, site.records.n_units, entropy, site.encoding)
+        if work.units is None
+        else {declared.arrays[0]: work.units}
+    )
+    share = partial(noise.share, entropy=entropy) if isinstance(noise, DistributedPlan) else None
+    trained = Trained(units, both.task.arrays, member.plan, declared, release, share)
     return secure.start(both.start, trained, state, job=member.job, entropy=entropy)
 
 
@@ -143,17 +153,19 @@ def _train(member: Member, task: RoundTask, state: RecordDict, entropy: Entropy)
     if (task.round, task.attempt) <= memory.last:
         raise RemoteProtocolError(f"{site.id} has answered round {task.round} attempt {task.attempt}", phase="train")
     _check_arrays(task, site)
-    control = memory.control_for(task.accepted)
+    kept = memory.kept_for(task.accepted)
     debits = _debits(member, task)
     if debits and member.account is not None:
         member.account.ledger.check(debits)  # before training, so that a spent budget costs nobody's time
-    work = contribute(site, task.arrays, round_number=task.round, control=control, entropy=entropy)
+    work = contribute(site, task.arrays, round_number=task.round, kept=kept, entropy=entropy)
 
     def release(memory_of_message: RecordDict) -> None:
         if debits and member.account is not None:
             ledger = member.account.ledger
             ledger.release(ledger.reserve(debits))
-        _Memory((task.round, task.attempt), control, work.control).write(memory_of_message)
+        if member.private is not None:
+            write_private(member.private, site.part, work.kept["private"])
+        _Memory((task.round, task.attempt), kept, work.kept).write(memory_of_message)
 
     return work, release
 
@@ -189,7 +201,7 @@ def _check_arrays(task: RoundTask, site: Site) -> None:
     expected = {"model", "control"} if site.algorithm.local.control else {"model"}
     if set(task.arrays) != expected:
         raise RemoteProtocolError(f"{site.id} was sent other arrays than {', '.join(sorted(expected))}", phase="train")
-    size = size_of(site.task.model, site.task.n_inputs)
+    size = site.part.held.size
     if any(vector.size != size for vector in task.arrays.values()):
         raise RemoteProtocolError(f"{site.id} was sent a model of another size than its own", phase="train")
     if not all(np.isfinite(vector).all() for vector in task.arrays.values()):
@@ -224,38 +236,36 @@ def _body(message: Message) -> bytes:
 
 @dataclass(frozen=True)
 class _Memory:
-    """What a site remembers between rounds. ``pending`` becomes ``control`` once the server says it was summed.
+    """What a site remembers between rounds. ``pending`` becomes ``kept`` once the server says it was summed.
 
     A contribution that got lost must not move c_i: the server's c would no longer be the mean of the sites' c_i
     (Karimireddy et al. 2020, Algorithm 1), and state of an attempt that counted nowhere is discarded whole.
+
+    Attributes:
+      kept: ``control`` of Scaffold, ``private`` parameters; empty at first.
     """
 
     last: tuple[int, int] = (0, 0)
-    control: Vector | None = None
-    pending: Vector | None = None
+    kept: Mapping[str, Vector] = field(default_factory=dict)
+    pending: Mapping[str, Vector] = field(default_factory=dict)
 
     @classmethod
     def read(cls, state: RecordDict) -> "_Memory":
         record = state.get(_STATE)
         if not isinstance(record, ConfigRecord):
             return cls()
-        return cls(
-            (_int(record, "round"), _int(record, "attempt")), _vector(record, "control"), _vector(record, "pending")
-        )
+        last = (_int(record, "round"), _int(record, "attempt"))
+        return cls(last, _vectors(record, "kept."), _vectors(record, "pending."))
 
-    def control_for(self, accepted: tuple[int, int]) -> Vector | None:
-        return self.pending if accepted == self.last and self.pending is not None else self.control
+    def kept_for(self, accepted: tuple[int, int]) -> Mapping[str, Vector]:
+        return self.pending if accepted == self.last and self.pending else self.kept
 
     def write(self, state: RecordDict) -> None:
         round_number, attempt_number = self.last
-        vectors = {"control": self.control, "pending": self.pending}
-        state[_STATE] = ConfigRecord(
-            {
-                "round": round_number,
-                "attempt": attempt_number,
-                **{name: vector.tobytes() for name, vector in vectors.items() if vector is not None},
-            }
-        )
+        vectors = {f"kept.{name}": vector for name, vector in self.kept.items()}
+        vectors |= {f"pending.{name}": vector for name, vector in self.pending.items()}
+        packed = {name: vector.tobytes() for name, vector in vectors.items()}
+        state[_STATE] = ConfigRecord({"round": round_number, "attempt": attempt_number, **packed})
 
 
 def _int(record: Mapping[str, object], name: str) -> int:
@@ -263,6 +273,9 @@ def _int(record: Mapping[str, object], name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _vector(record: Mapping[str, object], name: str) -> Vector | None:
-    data = record.get(name)
-    return np.frombuffer(data, dtype=np.float32) if isinstance(data, bytes) else None
+def _vectors(record: Mapping[str, object], prefix: str) -> dict[str, Vector]:
+    return {
+        name.removeprefix(prefix): np.frombuffer(data, dtype=np.float32)
+        for name, data in record.items()
+        if name.startswith(prefix) and isinstance(data, bytes)
+    }

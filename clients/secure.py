@@ -22,7 +22,8 @@ from privacy.secagg.encoding import Entropy
 from privacy.secagg.suite import RealSuite, fastest_keystream
 from privacy.store.admissions import Admissions
 from strategies.contribution import Declared, Vector
-from strategies.secure_sum import plan_digest, values_digest
+from strategies.regions import HeldRegion, Plan
+from strategies.secure_sum import Units, in_region, plan_digest, summed_in, values_digest
 
 Release = Callable[[RecordDict], None]
 """Debits what is about to leave and remembers it in the message's state; raises if it cannot: then nothing leaves."""
@@ -33,15 +34,49 @@ class Trained:
     """What a site masks, what it trained on, and how to pay for it.
 
     Attributes:
-      units: Grid units, blocks in the declared order. Secret.
-      share: Draws the site's share of the noise, given the fewest survivors of the attempt; ``None`` for no noise.
+      units: Grid units by declared array, each of the site's ``h`` coordinates. Secret.
+      arrays: What it trained on, by name, each of shape ``(h,)``.
+      plan: Who holds what; the site's own copy.
+      share: Draws the site's share of the noise for a region, given its entries and the fewest of its holders that
+        are sure to be in the sum; ``None`` for no noise.
     """
 
-    units: npt.NDArray[np.int64] = field(repr=False)
+    units: Mapping[str, Units] = field(repr=False)
     arrays: Mapping[str, Vector]
+    plan: Plan
     declared: Declared
     release: Release
-    share: Callable[[int], npt.NDArray[np.int64]] | None = None
+    share: Callable[[int, int], Units] | None = None
+
+    def local_input(self, site: str, context: RoundContext) -> LocalInput:
+        """Returns what the machine is fed: the regions of the context, cut by the site's own plan, freshly noised.
+
+        Raises: RemoteProtocolError: The context's regions are not the plan's.
+        """
+        regions = summed_in(self.plan, context)
+        if regions is None or any(
+            len(mine.positions) * len(self.declared.arrays) != theirs.length
+            for mine, theirs in zip(regions, context.regions, strict=True)
+        ):
+            raise RemoteProtocolError(f"{site} agreed to another plan of who holds what", site_id=site, phase="train")
+        held, mine = self.plan.held_by(site), context.held(site)
+        return LocalInput(
+            {k: self._vector(held, regions[k], context) for k in mine},
+            plan_digest(self.plan, self.declared),
+            {
+                k: values_digest({name: in_region(array, held, regions[k]) for name, array in self.arrays.items()})
+                for k in mine
+            },
+        )
+
+    def _vector(self, held: npt.NDArray[np.int64], region: HeldRegion, context: RoundContext) -> Units:
+        units = np.concatenate([in_region(self.units[name], held, region) for name in self.declared.arrays])
+        if self.share is None:
+            return units
+        floors, n = context.thresholds, len(context.cohort)
+        sure = max(floors.min_cover, len(region.holders) - (n - floors.min_survivors))
+        # Fresh for every attempt, and for the fewest holders that its signed context lets into the sum.
+        return units + self.share(units.size, sure)
 
 
 @dataclass
@@ -92,15 +127,8 @@ class SecureSite:
             entropy,
             RealSuite(fastest_keystream(time.perf_counter)),
         )
-        units = trained.units
-        if trained.share is not None:  # fresh for every attempt, from the survivors that its signed context promises
-            units = units + trained.share(context.thresholds.min_survivors)
-        own = LocalInput(
-            {0: units},
-            plan_digest(trained.declared, trained.arrays["model"].size),
-            {0: values_digest(trained.arrays)},
-        )
-        attempt = _Attempt(config, client.idle(own), trained.release, float("inf"), "")
+        own = client.idle(trained.local_input(self.site, context))
+        attempt = _Attempt(config, own, trained.release, float("inf"), "")
         with self._lock:
             self._live.clear()  # an older attempt is over: its secrets go
             answer = self._advance(attempt, data, state)

@@ -17,6 +17,7 @@ from server.exchange import Exchange
 from strategies.algorithm import Algorithm
 from strategies.contribution import Aggregate, Contribution, Vector, check_received, weighted_mean
 from strategies.messages import TRAIN, RoundReply, RoundTask
+from strategies.regions import Plan
 from strategies.task import SiteId
 
 FLOOR = 3
@@ -49,6 +50,7 @@ class RoundRecord:
       answered: Survivors of the last attempt, in site order.
       missing: Everyone else with a plain reason.
       skipped: Whether the model stayed as it was.
+      still: Regions of the plan that nobody's sum moved, by number.
     """
 
     round: int
@@ -57,6 +59,7 @@ class RoundRecord:
     missing: Mapping[SiteId, str]
     skipped: bool
     seconds: float
+    still: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,17 @@ class Collected:
       aggregate: Weighted mean over ``answered``, or ``None`` if nothing was opened.
       answered: Survivors, in site order.
       missing: Everyone else with a plain reason.
+      still: Regions of the plan that no opened sum moved, by number.
     """
 
     aggregate: Aggregate | None
     answered: tuple[SiteId, ...]
     missing: Mapping[SiteId, str]
+    still: tuple[int, ...] = ()
 
 
 Collect = Callable[[Mapping[str, Vector], Mapping[SiteId, RoundTask], int, int], Collected]
-"""Collects one attempt: broadcast arrays, task per site in site order, round, attempt."""
+"""Collects one attempt: broadcast arrays, whole, task per site in site order, round, attempt."""
 
 
 @dataclass
@@ -85,7 +90,8 @@ class Driver:
     Attributes:
       job: Digest of the settings every site must have agreed to.
       weights: Public weight per site.
-      collect: How contributions come in; one by one, in the clear, if ``None``.
+      plan: Who holds what; a site is sent the coordinates that it trains and no others.
+      collect: How contributions come in; one by one, in the clear, if ``None``: for whole models only.
       stopped: Why the run ended before its last round; empty if it did not.
     """
 
@@ -94,6 +100,7 @@ class Driver:
     schedule: Schedule
     job: str
     weights: Mapping[SiteId, float]
+    plan: Plan
     collect: Collect | None = None
     stopped: str = field(default="", init=False)
 
@@ -122,7 +129,7 @@ class Driver:
                 state = self._apply(state, found.aggregate)
                 accepted.update((site, (number, attempt)) for site in found.answered)
             seconds, skipped = self.exchange.clock() - began, self._is_short(found)
-            on_round(RoundRecord(number, attempt, found.answered, found.missing, skipped, seconds), state)
+            on_round(RoundRecord(number, attempt, found.answered, found.missing, skipped, seconds, found.still), state)
             if self.stopped:
                 break
         return state
@@ -169,7 +176,9 @@ class Driver:
             reason = next(iter(self.exchange.spent.values()))
             raise BudgetExhaustedError(f"{len(able)} sites have privacy budget left, too few: {reason}")
         arrays = self.algorithm.broadcast(state)
-        tasks = {site: RoundTask(self.job, number, attempt, accepted[site], arrays) for site in able}
+        tasks = {
+            site: RoundTask(self.job, number, attempt, accepted[site], self.plan.held_of(site, arrays)) for site in able
+        }
         return (self.collect or self._one_by_one)(arrays, tasks, number, attempt)
 
     def _one_by_one(

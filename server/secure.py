@@ -1,7 +1,8 @@
 """Drives FSA1's coordinator over Flower messages: one question per site and phase, one answer to each.
 
 The machine decides everything (``privacy.secagg.coordinator``); this file carries bytes, closes a phase when everybody
-has answered or the exchange's deadline is over, and turns the opened sum into an aggregate.
+has answered or the exchange's deadline is over, and turns the opened sums into an aggregate. A region whose cover was
+lost stands still for the rest of its round: the next attempt does not ask for it (docs/protocol.md §7.3).
 """
 
 import hashlib
@@ -9,10 +10,9 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 
 from privacy.audit.transcript import AttemptRecord
 from privacy.dp.plan import SitePlan
@@ -27,7 +27,18 @@ from server.rounds import Collected
 from strategies.algorithm import Algorithm
 from strategies.contribution import Vector
 from strategies.messages import MASKED, SECAGG, RoundTask, SecureTask
-from strategies.secure_sum import BITS, PLAIN, Encoding, plan_digest, region, to_aggregate, values_digest
+from strategies.regions import HeldRegion, Plan
+from strategies.secure_sum import (
+    BITS,
+    PLAIN,
+    Encoding,
+    Units,
+    context_regions,
+    plan_digest,
+    summed,
+    to_aggregate,
+    values_digest,
+)
 from strategies.task import SiteId
 
 
@@ -50,17 +61,20 @@ class CentralNoise:
         event, limit = self.plan.event(1), self.plan.max_executions
         return [Debit(self.asset, number, attempt, event, limit=limit, run=self.run, claim=self.plan.claim)]
 
-    def release(self, total: npt.NDArray[np.int64], number: int, attempt: int) -> npt.NDArray[np.int64]:
-        """Debits, then noises; raises PrivacyError before anything is released."""
+    def release(self, sums: Mapping[int, Units], number: int, attempt: int) -> dict[int, Units]:
+        """Debits, then noises all regions as the one vector that was clipped; raises PrivacyError before a release."""
         self.ledger.release(self.ledger.reserve(self.debits(number, attempt)))
-        return self.plan.noised(total, secrets.token_bytes)
+        total = self.plan.noised(np.concatenate(list(sums.values())), secrets.token_bytes)
+        ends = np.cumsum([each.size for each in sums.values()])[:-1]
+        return dict(zip(sums, np.split(total, ends), strict=True))
 
 
 @dataclass(frozen=True)
 class SecureCollector:
-    """Collects a round's contributions as one masked sum; single updates never reach the server.
+    """Collects a round's contributions as masked sums, one a region; single updates never reach the server.
 
     Attributes:
+      plan: Who holds what.
       roster: Identity keys of the federation; every site has pinned the same.
       weights: Public whole-number weight per site.
       job: Digest of the settings every site agreed to, hex.
@@ -73,6 +87,7 @@ class SecureCollector:
 
     exchange: Exchange
     algorithm: Algorithm[object]
+    plan: Plan
     roster: Roster
     weights: Mapping[SiteId, float]
     job: str
@@ -81,6 +96,7 @@ class SecureCollector:
     encoding: Encoding = PLAIN
     noise: CentralNoise | None = None
     on_attempt: Callable[[AttemptRecord], None] = lambda _record: None
+    _still: dict[int, set[tuple[str, ...]]] = field(default_factory=dict, repr=False)
 
     def collect(
         self, arrays: Mapping[str, Vector], tasks: Mapping[SiteId, RoundTask], number: int, attempt: int
@@ -91,7 +107,30 @@ class SecureCollector:
         """
         if self.noise is not None:
             self.noise.ledger.check(self.noise.debits(number, attempt))
-        config = self._config(arrays, tuple(tasks), number, attempt)
+        floors, still = thresholds(len(tasks)), self._still.setdefault(number, set())
+        chosen = summed(self.plan, tasks, floors.min_cover, still)
+        if not chosen:
+            why = f"no part of the model has the {floors.min_cover} holders that a sum takes"
+            return Collected(None, (), dict.fromkeys(tasks, why), self._at_rest(()))
+        config = self._config(arrays, chosen, tuple(tasks), number, attempt)
+        end, reasons = self._run(config, tasks, number)
+        self.on_attempt(AttemptRecord.of(number, attempt, end))
+        if isinstance(end, effects.Aborted):
+            if end.region is not None:
+                still.add(chosen[end.region].holders)
+            why = f"secure aggregation aborted: {end.reason}"
+            missing = {site: reasons.get(site, why) for site in tasks}
+            return Collected(None, (), missing, self._at_rest(()))
+        sums = end.sums if self.noise is None else self.noise.release(end.sums, number, attempt)
+        weights = {site: self.weights[site] for site in tasks if site in end.survivors}
+        aggregate = to_aggregate(sums, chosen, self.algorithm.declared, self.plan.layout.size, weights, self.encoding)
+        missing = {site: reasons.get(site, "dropped out of the sum") for site in tasks if site not in weights}
+        return Collected(aggregate, tuple(weights), missing, self._at_rest([chosen[k] for k in sums]))
+
+    def _run(
+        self, config: coordinator.CoordinatorConfig, tasks: Mapping[SiteId, RoundTask], number: int
+    ) -> tuple[effects.Finished | effects.Aborted, dict[SiteId, str]]:
+        """Asks phase by phase until the machine ends; returns its end, and what kept single sites out."""
         state, out = coordinator.step(config, coordinator.CoordinatorState(), effects.Begin())
         reasons: dict[SiteId, str] = {}
         kind = MASKED
@@ -114,38 +153,30 @@ class SecureCollector:
                 out += more
             reasons.update({SiteId(e.site): e.detail for e in out if isinstance(e, effects.Audit) and e.site})
             kind = SECAGG
-        self.on_attempt(AttemptRecord.of(number, attempt, ended[0]))
-        if isinstance(ended[0], effects.Aborted):
-            why = f"secure aggregation aborted: {ended[0].reason}"
-            return Collected(None, (), {site: reasons.get(site, why) for site in tasks})
-        total = ended[0].sums[0]
-        if self.noise is not None:
-            total = self.noise.release(total, number, attempt)
-        return self._collected(total, ended[0].survivors, tuple(tasks), reasons)
+        return ended[0], reasons
 
-    def _collected(
-        self,
-        total: npt.NDArray[np.int64],
-        opened: Sequence[str],
-        cohort: Sequence[SiteId],
-        reasons: Mapping[SiteId, str],
-    ) -> Collected:
-        survivors = tuple(site for site in cohort if site in opened)
-        declared, weights = self.algorithm.declared, [self.weights[site] for site in survivors]
-        size = total.size // len(declared.arrays)
-        aggregate = to_aggregate(total, declared, size, weights, self.encoding)
-        missing = {site: reasons.get(site, "dropped out of the sum") for site in cohort if site not in survivors}
-        return Collected(aggregate, survivors, missing)
+    def _at_rest(self, opened: Sequence[HeldRegion]) -> tuple[int, ...]:
+        """Returns the plan's regions that no opened sum moved, by number; a cohort's regions are unions of them."""
+        moved = np.zeros(self.plan.layout.size, dtype=np.bool_)
+        for region in opened:
+            moved[region.positions] = True
+        return tuple(k for k, region in enumerate(self.plan.regions()) if not moved[region.positions[0]])
 
     def _config(
-        self, arrays: Mapping[str, Vector], cohort: tuple[SiteId, ...], number: int, attempt: int
+        self,
+        arrays: Mapping[str, Vector],
+        chosen: Sequence[HeldRegion],
+        cohort: tuple[SiteId, ...],
+        number: int,
+        attempt: int,
     ) -> coordinator.CoordinatorConfig:
-        size, declared = arrays["model"].size, self.algorithm.declared
+        declared = self.algorithm.declared
         heaviest = max(int(self.weights[site]) for site in cohort)
         if any(self.weights[site] != int(self.weights[site]) for site in cohort):
             raise QuorumError("secure aggregation takes whole-number weights")
-        whole = region(declared, size, cohort, heaviest, self.encoding)
-        digests = (region_digest(0, whole.length, whole.holders, values_digest(arrays)),)
+        regions = context_regions(chosen, declared, heaviest, self.encoding)
+        values = [values_digest({name: arrays[name][each.positions] for name in arrays}) for each in chosen]
+        digests = tuple(region_digest(k, region.length, region.holders, values[k]) for k, region in enumerate(regions))
         # A site that answers at once waits while the server waits for the slowest: twice as long, then (§7.1).
         seconds = math.ceil(2 * self.exchange.timing.deadline) + 1
         context = RoundContext(
@@ -154,12 +185,12 @@ class SecureCollector:
             round=number,
             attempt=attempt,
             roster=self.roster.digest,
-            cohort=whole.holders,
+            cohort=tuple(sorted(cohort)),
             thresholds=thresholds(len(cohort)),
             bits=BITS,
             fraction_bits=self.encoding.fraction_bits,
-            regions=(whole,),
-            model_root=model_root(plan_digest(declared, size), digests),
+            regions=regions,
+            model_root=model_root(plan_digest(self.plan, declared), digests),
             job=bytes.fromhex(self.job),
             purpose="training",
             asset="training records",

@@ -27,7 +27,6 @@ from simulations.members import load_member_data
 from simulations.options import Options
 from simulations.progress import PlainObserver
 from simulations.reference import federate, measure
-from simulations.scores import Scorer
 
 SCHEMA = "collegium/bench/v1"
 _FLAMBY = {
@@ -63,14 +62,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def hospitals(seeds: int, progress: TextIO) -> dict[str, Any]:
     """Scores the main job over seeds: mean of the four hospitals, without privacy and at two epsilons."""
     job = resolve(Options(privacy="none"))
-    data, scorer = load_member_data(job), Scorer(job.task)
+    data = load_member_data(job)
     reference = measure(job, data, federate(job, data))
 
     def over_seeds(of: Job, what: str) -> dict[str, float]:
         found = []
         for seed in range(seeds):
             model = federate(replace(of, seed=seed), data)
-            found.append(statistics.fmean(scorer.score(model, data[site].test) for site in of.sites))
+            found.append(statistics.fmean(model.score(site, data[site].test) for site in of.sites))
             print(f"\rhospitals, {what}: {seed + 1} of {seeds} seeds", end="", file=progress, flush=True)
         print(file=progress)
         return {"mean": statistics.fmean(found), "sd": statistics.stdev(found) if seeds > 1 else 0.0}
@@ -100,9 +99,9 @@ def flamby(progress: TextIO) -> dict[str, dict[str, float]]:
         means = []
         for seed in range(42, 47):
             job = resolve(Options(scenario="hospitals-flamby", strategy=strategy, seed=seed, privacy="none"))
-            data, scorer = load_member_data(job), Scorer(job.task)
+            data = load_member_data(job)
             model = federate(job, data)
-            means.append(statistics.fmean(scorer.score(model, data[site].test) for site in job.sites))
+            means.append(statistics.fmean(model.score(site, data[site].test) for site in job.sites))
         found[strategy] = {"released": released, "found": statistics.fmean(means)}
         print(f"flamby, {strategy}: {found[strategy]['found']:.4f}", file=progress, flush=True)
     return found

@@ -27,7 +27,6 @@ from simulations.job import Job, resolve
 from simulations.members import load_member_data
 from simulations.options import Options
 from simulations.reference import federate
-from simulations.scores import Scorer
 
 SCHEMA = "collegium/bench-privacy/v1"
 _FLAMBY = {"50": 0.6995, "10": 0.6981, "5": 0.6997, "1": 0.7015, "0.1": 0.6292}
@@ -97,10 +96,10 @@ def central_and_distributed(runs: int, progress: TextIO) -> dict[str, Any]:
 
 def scored(job: Job, runs: int) -> dict[str, float]:
     """Returns mean and standard deviation, over runs, of the mean accuracy over the hospitals."""
-    data, scorer, found = load_member_data(job), Scorer(job.task), []
+    data, found = load_member_data(job), []
     for _ in range(runs):
         model = federate(job, data)
-        found.append(statistics.fmean(scorer.score(model, data[site].test) for site in job.sites))
+        found.append(statistics.fmean(model.score(site, data[site].test) for site in job.sites))
     return {"mean": statistics.fmean(found), "sd": statistics.stdev(found) if runs > 1 else 0.0}
 
 

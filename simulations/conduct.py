@@ -101,7 +101,8 @@ def train_over(
 def _driver(job: Job, folder: RunFolder, accounts: Accounts, exchange: Exchange, roster: Roster) -> Driver:
     training = job.task.training
     weights = {site: 1.0 if job.equal_weights else float(n) for site, n in roster.n_records.items()}
-    driver = Driver(exchange, job.algorithm, Schedule(training.rounds, training.retries), job.digest, weights)
+    schedule = Schedule(training.rounds, training.retries)
+    driver = Driver(exchange, job.algorithm, schedule, job.digest, weights, job.plan)
     if not job.secagg:
         return driver
     keys = Identities(folder.path).roster  # raises without keys: never a silent downgrade to updates in the clear
@@ -110,6 +111,7 @@ def _driver(job: Job, folder: RunFolder, accounts: Accounts, exchange: Exchange,
     driver.collect = SecureCollector(
         exchange,
         job.algorithm,
+        job.plan,
         keys,
         weights,
         job.digest,
@@ -139,6 +141,7 @@ def metrics_line(record: RoundRecord, loss: float) -> dict[str, Any]:
         "answered": list(record.answered),
         "missing": [{"site": site, "reason": reason} for site, reason in record.missing.items()],
         "skipped": record.skipped,
+        "still": list(record.still),
         "loss": loss if math.isfinite(loss) else None,
         "seconds": round(record.seconds, 6),
     }

@@ -39,15 +39,16 @@ from server.exchange import Sleep
 from simulations.accounts import SERVER, Accounts, asset_of, federation_asset, server_plans
 from simulations.conduct import Trained, train_over
 from simulations.datasets import SiteData
+from simulations.divided import Divided, is_divided, measure_division
 from simulations.evidence import predicate
 from simulations.identities import Identities
 from simulations.job import Job
-from simulations.members import load_member_data, site_of
+from simulations.members import PRIVATE_FOLDER, load_member_data, site_of
 from simulations.options import Options
 from simulations.outcome import Outcome, Placement, PrivacyClaim, Spent
+from simulations.pieces import Pieces
 from simulations.progress import Observer
 from simulations.reference import measure
-from simulations.scores import Scorer
 from strategies.contribution import Vector
 from strategies.models import build, layout_of
 from strategies.task import SiteId
@@ -91,6 +92,8 @@ class Experiment:
         sites = [site_of(job, data[site]) for site in job.sites]
         folder = RunFolder.create(path)
         accounts = Accounts.of(options, folder.path, run_id)
+        if job.division.private:
+            (folder.path / PRIVATE_FOLDER).mkdir(mode=0o700)
         if job.secagg:
             Identities.create(folder.path, job.sites)
         accounts.prepare(job, sites, options)
@@ -137,8 +140,8 @@ class Experiment:
     def conclude(self, trained: Trained) -> Outcome:
         """Scores the delivered model beside its references and writes model, report and page."""
         self.observer.step("training the models to compare with")
-        reference = measure(self.job, self.data, trained.model)
-        scorer = Scorer(self.job.task)
+        pieces = Pieces.of_run(self.job, trained.model, self.folder.path)
+        reference = measure(self.job, self.data, pieces)
         outcome = Outcome(
             job=self.job,
             engine=self.engine,
@@ -150,7 +153,8 @@ class Experiment:
             data=self.data,
             reference=reference,
             claims=self.claims(),
-            together={site: scorer.score(trained.model, self.data[site].test) for site in self.job.sites},
+            together={site: pieces.score(site, self.data[site].test) for site in self.job.sites},
+            divided=self._divided(pieces, trained),
         )
         self.observer.step("signing the report")
         self._write_report(outcome)
@@ -172,10 +176,20 @@ class Experiment:
         if events := self.accounts.events(holder, plan.claim):
             spent[holder] = Spent(plan, events, self.accounts.lifetime(holder, asset, plan.claim))
 
+    def _divided(self, pieces: Pieces, trained: Trained) -> Divided | None:
+        if not is_divided(self.job):
+            return None
+        return measure_division(self.job, self.data, pieces, [record for record, _ in trained.rounds])
+
     def _loss(self) -> Callable[[Vector], float]:
-        scorer, parts = Scorer(self.job.task), [self.data[site].train for site in self.job.sites]
-        sizes = np.array([len(part.y) for part in parts], dtype=np.float64)
-        return lambda model: float(np.average([scorer.loss(model, part) for part in parts], weights=sizes))
+        rows = {site: self.data[site].train for site in self.job.sites}
+        sizes = [float(len(records)) for records in rows.values()]
+
+        def loss(model: Vector) -> float:
+            pieces = Pieces.of_run(self.job, model, self.folder.path)
+            return float(np.average([pieces.loss(site, records) for site, records in rows.items()], weights=sizes))
+
+        return loss
 
     def _write_report(self, outcome: Outcome) -> None:
         model = _model_file(self.job, outcome.trained.model)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -14,14 +14,21 @@ from privacy.dp.plan import DistributedPlan, SitePlan, SumPlan, Unit
 from privacy.errors import ConfigError
 from privacy.secagg.context import thresholds
 from server.rounds import FLOOR
+from simulations.deal import KINDS
 from simulations.faults import check_fault
 from simulations.options import Options, to_number, to_whole
+from simulations.refusals import check_plan, check_privacy, unit_of
 from simulations.scenario import Scenario, load
 from strategies.algorithm import Algorithm
-from strategies.models import size_of
+from strategies.layout import Layout
+from strategies.models import build as build_model
+from strategies.models import layout_of
+from strategies.parts import AGENTS, AgentSpec, Division
+from strategies.regions import Plan
 from strategies.registry import build
-from strategies.secure_sum import PLAIN, Encoding
-from strategies.task import SiteId, Task, Training
+from strategies.secure_sum import PLAIN, Encoding, summed
+from strategies.sub_models import SubModel, by_shape
+from strategies.task import ModelSpec, SiteId, Task, Training
 
 _POSITIVE = ("learning_rate", "clip", "update_clip")
 _WHOLE = {"local_steps": 1, "batch": 0, "retries": 0}
@@ -39,6 +46,8 @@ class Job:
       unit: Whom noise in the sum protects: a record, or a site.
       deadline: Seconds the server waits for answers.
       faults: What goes wrong on purpose, per site.
+      division: Which part of the model each site trains.
+      agents: Whose training code a site runs, and with which settings of its own; torch with the task's if not listed.
     """
 
     scenario: Scenario
@@ -54,6 +63,27 @@ class Job:
     delta: Decimal
     deadline: float
     faults: Mapping[SiteId, str]
+    division: Division
+    agents: Mapping[SiteId, AgentSpec]
+
+    def spec_of(self, site: SiteId) -> ModelSpec:
+        """Returns the model that a site trains: the task's, or a narrower or shallower one."""
+        part = self.division.part_of(site)
+        return self.task.model.part(part.width, part.depth)
+
+    def part_of(self, site: SiteId) -> SubModel:
+        """Returns which coordinates of the model a site trains, and which of its parameters stay with it."""
+        return _part(self.task.model, self.spec_of(site), self.task.n_inputs, self.division.private)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """Who holds what."""
+        whole = _layout(self.task.model, self.task.n_inputs)
+        return Plan(whole, {site: self.part_of(site) for site in self.sites})
+
+    def agent_of(self, site: SiteId) -> AgentSpec:
+        """Returns whose training code a site runs."""
+        return self.agents.get(site, AgentSpec())
 
     @property
     def max_attempts(self) -> int:
@@ -77,12 +107,14 @@ class Job:
             return SitePlan.calibrated(clip=_exact(training.update_clip), **common)
         if "distributed" in self.privacy:
             patients = self.unit is Unit.RECORD and bool(self.task.patient)
+            held = summed(self.plan, self.sites, limits.min_cover)
+            dropped = len(self.sites) - limits.min_survivors
             return DistributedPlan.calibrated(
                 unit=Unit.PATIENT if patients else self.unit,
                 clip=_exact(training.update_clip if self.unit is Unit.SITE else training.clip),
-                survivors=limits.min_survivors,
+                survivors=min(max(limits.min_cover, len(region.holders) - dropped) for region in held),
                 colluders=limits.n_c,
-                dimension=size_of(self.task.model, self.task.n_inputs),
+                dimension=sum(region.positions.size for region in held),
                 **common,
             )
         return None
@@ -92,15 +124,18 @@ class Job:
         """What the integers of a masked sum stand for."""
         plan = self.sum_plan
         if plan is None:
-            return PLAIN
+            return replace(PLAIN, weighted=not self.equal_weights)
         # A sum over records is a sum of gradients: the mean update is one step downhill.
         step = 1.0 if self.unit is Unit.SITE else -self.task.training.learning_rate
         return Encoding.clipped(plan.units, step * float(plan.clip))
 
     @property
     def equal_weights(self) -> bool:
-        """Whether every site counts alike, as it must where a site is what the noise hides."""
-        return self.sum_plan is not None and self.unit is Unit.SITE
+        """Whether every site counts alike: where a site is what the noise hides, and where regions differ.
+
+        From the weights of two regions, one inside the other, a site's number of records could be read.
+        """
+        return (self.sum_plan is not None and self.unit is Unit.SITE) or len(self.plan.regions()) > 1
 
     @property
     def digest(self) -> str:
@@ -119,7 +154,10 @@ class Job:
                 "delta": str(self.delta),
             },
             "rows": self.scenario.rows_per_site,
+            "deal": None if self.scenario.deal is None else _plain(asdict(self.scenario.deal)),
             "secagg": self.secagg,
+            "plan": self.plan.digest.hex(),
+            "agents": {site: _plain(asdict(self.agent_of(site))) for site in self.sites},
         }
         return hashlib.sha256(rfc8785.dumps(agreed)).hexdigest()
 
@@ -142,12 +180,12 @@ def resolve(options: Options) -> Job:
     settings = dict(options.settings)
     training = _training(scenario.task.training_for(strategy), settings, options.rounds)
     sites = _participants(scenario, options.sites)
-    deadline = to_number("deadline", settings.pop("deadline", str(_DEADLINE)))
-    if deadline <= 0:
-        raise ConfigError("--set deadline must be positive")
+    if "deal" in settings:
+        scenario = _dealt(scenario, settings.pop("deal"))
+    deadline = _deadline(settings)
     rows = to_whole("rows", settings.pop("rows", str(scenario.rows_per_site)), low=0)
     scenario = replace(scenario, rows_per_site=rows)
-    faults = _faults(settings, sites)
+    faults, agents = _faults(settings, sites), _agents(settings, scenario, sites)
     settings_unit = settings.pop("unit", "")
     given = {key: to_number(key, value) for key, value in settings.items()}
     algorithm = build(strategy, {**scenario.task.settings_for(strategy), **given})
@@ -156,9 +194,9 @@ def resolve(options: Options) -> Job:
             f"{strategy} needs single updates: it does not pair with secure aggregation", hint="Add --no-secagg."
         )
     chosen = tuple(name for name in options.privacy.split("+") if name != "none")
-    unit = _unit(settings_unit, chosen, training)
-    _check_privacy(scenario, algorithm, chosen, unit, secagg=options.secagg)
-    return Job(
+    unit = unit_of(settings_unit, chosen, training)
+    check_privacy(scenario, algorithm, chosen, unit, secagg=options.secagg)
+    job = Job(
         scenario=scenario,
         task=replace(scenario.task, training=training),
         strategy=strategy,
@@ -172,49 +210,11 @@ def resolve(options: Options) -> Job:
         delta=options.delta,
         deadline=deadline,
         faults=faults,
+        division=scenario.division,
+        agents=agents,
     )
-
-
-def _unit(wanted: str, privacy: tuple[str, ...], training: Training) -> Unit:
-    """Chooses whom noise in the sum protects: a record, unless something else is asked for or stands against it."""
-    if wanted and "distributed" not in privacy:
-        raise ConfigError(
-            "--set unit goes with --privacy distributed", hint="record and site have their unit in the name."
-        )
-    if wanted not in ("", "record", "site"):
-        raise ConfigError(f"--set unit is record or site, not {wanted}")
-    if "site" in privacy or "record" in privacy or wanted == "site":
-        if wanted == "record" and "record" in privacy:
-            raise ConfigError("--privacy record with distributed protects records twice", hint="Add --set unit=site.")
-        return Unit.SITE if set(privacy) & {"site", "distributed"} else Unit.RECORD
-    if "distributed" in privacy and (training.local_steps, training.batch) != (1, 0):
-        raise ConfigError(
-            "--privacy distributed sums records, which is one step a round over all of them",
-            hint="Add --set local_steps=1 --set batch=0, or --set unit=site.",
-        )
-    return Unit.RECORD
-
-
-def _check_privacy(
-    scenario: Scenario, algorithm: Algorithm[Any], privacy: tuple[str, ...], unit: Unit, *, secagg: bool
-) -> None:
-    """Refuses what a privacy setting does not cover."""
-    if privacy and unit is Unit.RECORD and scenario.record_privacy_refused:
-        raise ConfigError(
-            f"{scenario.name} refuses --privacy {privacy[0]}: {scenario.record_privacy_refused}",
-            hint="Run it with --privacy none, or take another scenario.",
-        )
-    in_sum = [name for name in privacy if name != "record"]
-    if in_sum and not secagg:
-        raise ConfigError(
-            f"--privacy {in_sum[0]} adds noise to a masked sum: it needs secure aggregation", hint="Drop --no-secagg."
-        )
-    if in_sum and algorithm.declared.arrays != ("update",):
-        raise ConfigError(
-            f"--privacy {in_sum[0]} covers one update a round, and {algorithm.name} sends"
-            f" {' and '.join(algorithm.declared.arrays)}",
-            hint="Choose another --strategy, or --privacy record.",
-        )
+    check_plan(job)
+    return job
 
 
 def _training(training: Training, settings: dict[str, str], rounds: int) -> Training:
@@ -243,6 +243,35 @@ def _participants(scenario: Scenario, wanted: int) -> tuple[SiteId, ...]:
     return every[: wanted or len(every)]
 
 
+def _deadline(settings: dict[str, str]) -> float:
+    deadline = to_number("deadline", settings.pop("deadline", str(_DEADLINE)))
+    if deadline <= 0:
+        raise ConfigError("--set deadline must be positive")
+    return deadline
+
+
+def _dealt(scenario: Scenario, kind: str) -> Scenario:
+    """Returns the scenario with its one table dealt to the sites in another way."""
+    if scenario.deal is None:
+        raise ConfigError(f"--set deal: the sites of {scenario.name} have rows of their own")
+    if kind not in KINDS:
+        raise ConfigError(f"--set deal: {kind!r} is not one of: {', '.join(KINDS)}")
+    return replace(scenario, deal=replace(scenario.deal, kind=kind))
+
+
+def _agents(settings: dict[str, str], scenario: Scenario, sites: tuple[SiteId, ...]) -> Mapping[SiteId, AgentSpec]:
+    agents = {site: agent for site, agent in scenario.agents.items() if site in sites}
+    for key in [key for key in settings if key.startswith("agent.")]:
+        site, kind = SiteId(key.removeprefix("agent.")), settings.pop(key)
+        if site not in sites:
+            raise ConfigError(f"--set {key}: no such site takes part", hint=f"Sites: {', '.join(sites)}.")
+        known = next((one for one in AGENTS if one == kind), None)
+        if known is None:
+            raise ConfigError(f"--set {key}: there is no agent {kind!r}", hint=f"There are: {', '.join(AGENTS)}.")
+        agents[site] = replace(agents.get(site, AgentSpec()), kind=known)
+    return MappingProxyType(agents)
+
+
 def _faults(settings: dict[str, str], sites: tuple[SiteId, ...]) -> Mapping[SiteId, str]:
     faults: dict[SiteId, str] = {}
     for key in [key for key in settings if key.startswith("fault.")]:
@@ -252,6 +281,16 @@ def _faults(settings: dict[str, str], sites: tuple[SiteId, ...]) -> Mapping[Site
         check_fault(fault)
         faults[site] = fault
     return MappingProxyType(faults)
+
+
+@lru_cache(maxsize=32)
+def _layout(spec: ModelSpec, n_inputs: int) -> Layout:
+    return layout_of(build_model(spec, n_inputs, seed=0))
+
+
+@lru_cache(maxsize=32)
+def _part(whole: ModelSpec, piece: ModelSpec, n_inputs: int, private: tuple[str, ...]) -> SubModel:
+    return by_shape(_layout(whole, n_inputs), _layout(piece, n_inputs), private=private)
 
 
 def _exact(value: float) -> Decimal:

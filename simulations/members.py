@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flwr.app import Context
 
+from clients.agents import agent_of
 from clients.app import Account, Member
 from clients.clipping import on_integer_path
 from clients.records import Records
@@ -25,7 +26,7 @@ from simulations.datasets import SiteData, load_sites
 from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.options import Options
-from strategies.models import build, size_of
+from strategies.models import build, size_of, to_vector
 from strategies.task import SiteId
 
 
@@ -34,17 +35,40 @@ def site_of(job: Job, data: SiteData) -> Site:
 
     Raises: ConfigError: The model cannot be trained with record-level privacy, or no noise meets the target.
     """
-    plan = plan_of(job, data.train)
-    return Site(data.id, job.task, job.algorithm, job.seed, plan, data.train, job.sum_plan)
+    spec, plan = job.spec_of(data.id), plan_of(job, data.id, data.train)
+    part, agent = job.part_of(data.id), job.agent_of(data.id)
+    return Site(
+        data.id,
+        job.task,
+        job.algorithm,
+        job.seed,
+        plan,
+        data.train,
+        job.sum_plan,
+        part=part,
+        agent=agent_of(
+            agent,
+            site=data.id,
+            model=spec,
+            n_inputs=job.task.n_inputs,
+            training=job.task.training,
+            records=data.train,
+            seed=job.seed,
+            plan=plan,
+            part=part,
+        ),
+        initial=to_vector(build(spec, job.task.n_inputs, job.seed)),
+        encoding=job.encoding,
+    )
 
 
-def plan_of(job: Job, records: Records) -> RecordPlan | None:
+def plan_of(job: Job, site: SiteId, records: Records) -> RecordPlan | None:
     """Returns the plan of noise in every step for these records, or ``None`` without it."""
     if not job.record_privacy:
         return None
-    model = build(job.task.model, job.task.n_inputs, seed=0)
+    model = build(job.spec_of(site), job.task.n_inputs, seed=0)
     check_private_model(model)
-    training = job.task.training
+    training = job.agent_of(site).training(job.task.training)
     plan = RecordPlan.calibrated(
         target=job.epsilon,
         delta=job.delta,
@@ -55,12 +79,16 @@ def plan_of(job: Job, records: Records) -> RecordPlan | None:
         max_attempts=job.max_attempts,
     )
     exact = on_integer_path(model)
-    size = size_of(job.task.model, job.task.n_inputs)
+    size = size_of(job.spec_of(site), job.task.n_inputs)
     return replace(
         plan,
         unit=Unit.RECORD if records.patient is None else Unit.PATIENT,
         arithmetic=plan.mechanism.arithmetic(size) if exact else Arithmetic.FLOAT,
     )
+
+
+PRIVATE_FOLDER = "private"
+"""Folder of a run where each site keeps the parameters that it never sends."""
 
 
 class SimulatedMember:
@@ -119,7 +147,8 @@ def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> Mem
         identities = Identities(folder)
         admissions = Admissions(accounts.path(site.id))
         secure = SecureSite(site.id, identities.key(site.id), identities.roster, admissions, time.monotonic)
-    return Member(site, account, job.digest, secure)
+    private = folder / PRIVATE_FOLDER / f"{site.id}.safetensors" if site.part.private else None
+    return Member(site, account, job.digest, job.plan, secure, private)
 
 
 def load_member_data(job: Job) -> dict[SiteId, SiteData]:

@@ -11,6 +11,7 @@ from server.exchange import Egress
 from simulations.accounts import SERVER, Lifetime
 from simulations.conduct import Trained
 from simulations.datasets import SiteData
+from simulations.divided import Divided
 from simulations.job import Job
 from simulations.reference import Reference
 from simulations.scores import Scorer
@@ -72,7 +73,8 @@ class Outcome:
 
     Attributes:
       claims: What differential privacy promises.
-      together: Score of the delivered model per participating site.
+      together: Score per participating site of what it works with: its part of the delivered model.
+      divided: Parts, regions and baselines, where sites hold different parts of the model.
     """
 
     job: Job
@@ -86,6 +88,7 @@ class Outcome:
     reference: Reference
     claims: tuple[PrivacyClaim, ...]
     together: Mapping[SiteId, float]
+    divided: Divided | None = None
 
     @property
     def protections(self) -> dict[str, bool]:

@@ -9,20 +9,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from clients.records import Records
 from clients.training import Steps, plain_gradient, train
 from clients.work import Work, contribute
 from privacy.dp.plan import SitePlan
+from privacy.secagg.context import thresholds
 from server.rounds import FLOOR
 from simulations.datasets import SiteData, pooled_training
 from simulations.job import Job
 from simulations.members import site_of
+from simulations.pieces import Pieces
 from simulations.scores import Scorer
 from strategies.contribution import Aggregate, Vector, weighted_mean
-from strategies.models import build, size_of, to_vector
-from strategies.secure_sum import to_aggregate, to_units
+from strategies.models import build, to_vector
+from strategies.secure_sum import Units, in_region, summed, to_aggregate, to_units
 from strategies.task import SiteId
 
+_POOLED = SiteId("pooled")  # in no part, hence the whole model
 _LEAVE_OUT_ALL = 4  # federations up to this size are also trained once without each of their sites
 
 
@@ -63,48 +68,66 @@ def initial_model(job: Job) -> Vector:
     return to_vector(build(job.task.model, job.task.n_inputs, job.seed))
 
 
-def federate(job: Job, data: Mapping[SiteId, SiteData]) -> Vector:
+def federate(job: Job, data: Mapping[SiteId, SiteData]) -> Pieces:
     """Runs a job's rounds as plain function calls, everybody answering: the definition that engines must equal.
 
-    Returns: The model, shape ``(d,)``; without privacy, bit for bit what every engine delivers.
+    Returns: The model and what sites keep; without privacy, bit for bit what every engine delivers.
     """
     sites = [site_of(job, data[site]) for site in job.sites]
-    weights = {site.id: float(site.records.n_units) for site in sites}
-    controls: dict[SiteId, Vector | None] = {}
+    weights = {site.id: 1.0 if job.equal_weights else float(site.records.n_units) for site in sites}
+    kept: dict[SiteId, Mapping[str, Vector]] = {site.id: {} for site in sites}
     state: Any = job.algorithm.init(initial_model(job))
     for number in range(1, job.task.training.rounds + 1):
         arrays = job.algorithm.broadcast(state)
-        works = []
+        works: dict[SiteId, Work] = {}
         for site in sites:
-            work = contribute(site, arrays, round_number=number, control=controls.get(site.id))
-            controls[site.id] = work.control
-            works.append((site.id, work))
-        state = job.algorithm.apply(state, _summed(job, works, weights), 1.0)
-    return job.algorithm.parameters(state)
+            held = job.plan.held_of(site.id, arrays)
+            works[site.id] = contribute(site, held, round_number=number, kept=kept[site.id])
+            kept[site.id] = works[site.id].kept
+        aggregate = _summed(job, works, weights) if job.secagg else _in_the_clear(works, weights)
+        state = job.algorithm.apply(state, aggregate, 1.0)
+    private = {site: values["private"] for site, values in kept.items() if "private" in values}
+    return Pieces(job, job.algorithm.parameters(state), private)
 
 
-def _summed(job: Job, works: Sequence[tuple[SiteId, Work]], weights: Mapping[SiteId, float]) -> Aggregate:
-    """Sums as the engines do: in floating point, or on the grid that masked sums live on, with the noise if any."""
-    if not job.secagg:
-        return weighted_mean([(site, work.contribution) for site, work in works], weights)
-    declared, size = job.algorithm.declared, size_of(job.task.model, job.task.n_inputs)
-    units = [
-        to_units(work.contribution, declared, int(weights[site]), secrets.token_bytes)
+def _in_the_clear(works: Mapping[SiteId, Work], weights: Mapping[SiteId, float]) -> Aggregate:
+    return weighted_mean([(site, work.contribution) for site, work in works.items()], weights)
+
+
+def _summed(job: Job, works: Mapping[SiteId, Work], weights: Mapping[SiteId, float]) -> Aggregate:
+    """Sums as masked sums do, region by region on their grid, with the noise if any."""
+    declared, floors = job.algorithm.declared, thresholds(len(works))
+    chosen = summed(job.plan, works, floors.min_cover)
+    units = {
+        site: to_units(work.contribution, declared, int(weights[site]), secrets.token_bytes, job.encoding)
         if work.units is None
-        else work.units
-        for site, work in works
-    ]
-    total, plan = sum(units[1:], start=units[0]), job.sum_plan
+        else {declared.arrays[0]: work.units}
+        for site, work in works.items()
+    }
+    sums: dict[int, Units] = {}
+    for k, region in enumerate(chosen):
+        vectors = [
+            np.concatenate([in_region(units[site][name], job.plan.held_by(site), region) for name in declared.arrays])
+            for site in map(SiteId, region.holders)
+        ]
+        sums[k] = sum(vectors[1:], start=vectors[0]) + _noise(job, vectors[0].size, len(vectors))
+    return to_aggregate(sums, chosen, declared, job.plan.layout.size, weights, job.encoding)
+
+
+def _noise(job: Job, size: int, holders: int) -> Units:
+    """Returns the noise of a region's sum: as much as if everybody's shares are in it, or the server's."""
+    plan, none = job.sum_plan, np.zeros(size, np.int64)
     if isinstance(plan, SitePlan):
-        total = plan.noised(total, secrets.token_bytes)
-    elif plan is not None:
-        total = sum((plan.share(size, survivors=len(works), entropy=secrets.token_bytes) for _ in works), start=total)
-    shares = [1.0 if job.equal_weights else weights[site] for site, _ in works]
-    return to_aggregate(total, declared, size, shares, job.encoding)
+        return plan.noised(none, secrets.token_bytes)
+    if plan is None:
+        return none
+    floors = thresholds(len(job.sites))
+    sure = max(floors.min_cover, holders - (len(job.sites) - floors.min_survivors))
+    return sum((plan.share(size, sure, secrets.token_bytes) for _ in range(holders)), start=none)
 
 
 def alone(job: Job, records: Records, name: SiteId) -> Vector:
-    """Trains one model on one set of rows with the scenario's reference settings, without privacy."""
+    """Trains one site's model, or the whole, on one set of rows with the scenario's reference settings, no privacy."""
     training, reference = job.task.training, job.task.training.reference
     steps = training.rounds * training.local_steps
     if reference is not None:
@@ -115,48 +138,53 @@ def alone(job: Job, records: Records, name: SiteId) -> Vector:
             optimizer=reference.optimizer,
         )
         steps = reference.epochs * (math.ceil(len(records.y) / reference.batch) if reference.batch else 1)
-    model = build(job.task.model, job.task.n_inputs, job.seed)
+    model = build(job.spec_of(name), job.task.n_inputs, job.seed)
     gradient = plain_gradient(records, training, site=name, seed=job.seed)
     return train(model, to_vector(model), Steps(training, 0, steps), gradient)
 
 
-def measure(job: Job, data: Mapping[SiteId, SiteData], delivered: Vector) -> Reference:
+def measure(job: Job, data: Mapping[SiteId, SiteData], delivered: Pieces) -> Reference:
     """Trains and scores every reference of a run."""
-    scorer = Scorer(job.task)
+    scorer, scorers = Scorer(job.task), {site: Scorer(job.task, job.spec_of(site)) for site in job.sites}
     own = {site: alone(job, data[site].train, site) for site in job.sites}
-    scores = {(of, at): scorer.score(own[of], data[at].test) for of in job.sites for at in job.sites}
-    pooled = alone(job, pooled_training([data[site] for site in job.sites]), SiteId("pooled"))
+    scores = {(of, at): scorers[of].score(own[of], data[at].test) for of in job.sites for at in job.sites}
+    pooled = alone(job, pooled_training([data[site] for site in job.sites]), _POOLED)
     together = federate(job.without_privacy(), data) if job.privacy else None
-    positive = _mean([float((data[site].train.y > 0).sum()) for site in job.sites]) * 2 > _mean(
-        [float(len(data[site].train.y)) for site in job.sites]
-    )
+    guess = _commonest(*(data[site].train for site in job.sites))
     return Reference(
         home={site: scores[site, site] for site in job.sites},
         elsewhere={at: _mean([scores[of, at] for of in job.sites if of != at]) for at in job.sites},
         pooled={site: scorer.score(pooled, data[site].test) for site in job.sites},
-        together=None if together is None else {s: scorer.score(together, data[s].test) for s in job.sites},
-        left_out=_left_out(job, data, delivered, scorer),
-        constant=_mean([scorer.constant(positive, data[site].test) for site in job.sites]),
-        majority=_mean([scorer.constant(data[s].train.y.mean() > 0.5, data[s].test) for s in job.sites]),
+        together=None if together is None else {s: together.score(s, data[s].test) for s in job.sites},
+        left_out=_left_out(job, data, delivered),
+        constant=_mean([scorer.constant(guess, data[site].test) for site in job.sites]),
+        majority=_mean([scorer.constant(_commonest(data[s].train), data[s].test) for s in job.sites]),
     )
 
 
-def _left_out(job: Job, data: Mapping[SiteId, SiteData], delivered: Vector, scorer: Scorer) -> tuple[LeftOut, ...]:
+def _commonest(*records: Records) -> float:
+    """Returns the label that most of these records have; of several, the smallest."""
+    labels, counts = np.unique(np.concatenate([each.y for each in records]), return_counts=True)
+    return float(labels[counts.argmax()])
+
+
+def _left_out(job: Job, data: Mapping[SiteId, SiteData], delivered: Pieces) -> tuple[LeftOut, ...]:
+    if job.division.private:
+        return ()  # who never trained has no private parameters to complete the model with
     outside = [site for site in data if site not in job.sites]
-    found = [_scored(site, data, delivered, scorer, job.sites) for site in outside]
+    found = [_scored(site, data, delivered, job.sites) for site in outside]
     if not outside and len(job.sites) > FLOOR:
         chosen = job.sites if len(job.sites) <= _LEAVE_OUT_ALL else job.sites[-1:]
         for site in chosen:
             others = job.without_site(site)
-            found.append(_scored(site, data, federate(others, data), scorer, others.sites))
+            if not job.secagg or summed(others.plan, others.sites, thresholds(len(others.sites)).min_cover):
+                found.append(_scored(site, data, federate(others, data), others.sites))
     return tuple(found)
 
 
-def _scored(
-    site: SiteId, data: Mapping[SiteId, SiteData], model: Vector, scorer: Scorer, trained_by: tuple[SiteId, ...]
-) -> LeftOut:
+def _scored(site: SiteId, data: Mapping[SiteId, SiteData], model: Pieces, trained_by: tuple[SiteId, ...]) -> LeftOut:
     test = data[site].test
-    return LeftOut(site, len(test.y), scorer.score(model, test), trained_by)
+    return LeftOut(site, len(test.y), model.score(site, test), trained_by)
 
 
 def _mean(values: Sequence[float]) -> float:

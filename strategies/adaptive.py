@@ -58,6 +58,7 @@ class _Adaptive(ABC):
     declared: ClassVar[Declared] = Declared(arrays=("update",))
     local: ClassVar[LocalRule] = LocalRule()
     is_sum: ClassVar[bool] = True
+    rests: ClassVar[bool] = False
     server_learning_rate: float = 0.01
     beta1: float = 0.9
     tau: float = 1e-3

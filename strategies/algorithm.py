@@ -64,6 +64,10 @@ class Algorithm(Protocol[S]):
     def is_sum(self) -> bool:
         """Whether `apply` needs no more than the weighted sum, so that secure aggregation can serve it."""
 
+    @property
+    def rests(self) -> bool:
+        """Whether a coordinate whose mean update is 0 keeps its value, so that regions of a model can stand still."""
+
     def init(self, parameters: Vector) -> S:
         """Returns the state before round 1.
 

@@ -35,6 +35,7 @@ class FedAvg:
     name: ClassVar[str] = "fedavg"
     declared: ClassVar[Declared] = Declared(arrays=("update",))
     is_sum: ClassVar[bool] = True
+    rests: ClassVar[bool] = True
 
     @property
     def local(self) -> LocalRule:

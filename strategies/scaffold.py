@@ -52,6 +52,7 @@ class Scaffold:
     declared: ClassVar[Declared] = Declared(arrays=("update", "control"))
     local: ClassVar[LocalRule] = LocalRule(control=True)
     is_sum: ClassVar[bool] = True
+    rests: ClassVar[bool] = False
     server_learning_rate: float = 1.0
 
     def __post_init__(self) -> None:

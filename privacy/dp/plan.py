@@ -244,7 +244,7 @@ class DistributedPlan(PrivacyPlan):
           delta: 0 < delta < 1.
           clip: C > 0, of a record's gradient or of a site's update.
           unit: Whom the claim protects.
-          survivors: Fewest sites in a sum.
+          survivors: Fewest sites in a sum, over all regions.
           colluders: How many of them may be in league with the server, or with each other.
           dimension: d.
           max_attempts: At least 1; each is one release.
@@ -290,15 +290,16 @@ class DistributedPlan(PrivacyPlan):
         """Draws this site's share, shape ``(size,)``, grid units. Secret.
 
         Args:
-          size: Entries.
-          survivors: Fewest in the sum, by the attempt's signed context.
+          size: Entries, of one region.
+          survivors: Fewest holders of the region in the sum, by the attempt's signed context.
           entropy: Randomness, in production ``secrets.token_bytes``.
 
         Raises: SensitivityError: Fewer shares are sure to be in the sum than the plan counts on.
         """
-        if survivors - self.colluders < self.noise.counted:
+        counted = survivors - self.colluders
+        if counted < self.noise.counted:
             raise SensitivityError(f"the plan counts on {self.noise.counted} shares of noise, the round promises fewer")
-        return skellam_exact(self.noise.share_variance(), size, entropy)
+        return skellam_exact(self.noise.share_variance(counted), size, entropy)
 
     def event(self, count: int) -> SkellamEvent:
         """Returns the declared cost of ``count`` rounds."""

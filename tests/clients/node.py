@@ -16,7 +16,7 @@ from privacy.store.budgets import UNLIMITED, Asset
 from privacy.store.ledger import Ledger
 from strategies.contribution import Vector
 from strategies.messages import RECORD, TRAIN, RoundReply, RoundTask
-from tests.clients.example import START, VA, Keys, plan, site
+from tests.clients.example import START, VA, Keys, by_itself, plan, site
 
 JOB = "digest of the settings"
 
@@ -63,7 +63,7 @@ def member_in(folder: Path, one: Site | None = None, ledger: type[Ledger] = Ledg
     if not path.exists():
         budgets = {each.claim: UNLIMITED for each in plans_of(chosen)} or {"record": UNLIMITED}
         Ledger.create(path, simulation=True).declare(Asset(VA, budgets))
-    return Member(chosen, Account(ledger(path), VA, "run"), JOB)
+    return Member(chosen, Account(ledger(path), VA, "run"), JOB, by_itself(chosen))
 
 
 def ledger_of(member: Member) -> Ledger:

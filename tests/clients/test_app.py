@@ -21,7 +21,7 @@ from privacy.store.ledger import Ledger
 from strategies.contribution import Vector
 from strategies.messages import HELLO, TRAIN, Hello, RoundReply
 from strategies.scaffold import Scaffold
-from tests.clients.example import START, VA, Keys, plan, site, vector
+from tests.clients.example import START, VA, Keys, by_itself, plan, site, vector
 from tests.clients.node import JOB, body_of, ledger_of, member_in, node, question, refusal, training_task
 
 PATIENT = "Anna Weiss, cholesterol 412"
@@ -43,7 +43,7 @@ class TestAnswers:
 
     def test_the_round_decides_which_records_come_next(self) -> None:
         one = site(batch=5)
-        sent = node(Member(one, None, JOB)).contribution(training_task(2))["update"]
+        sent = node(Member(one, None, JOB, by_itself(one))).contribution(training_task(2))["update"]
         expected = contribute(one, {"model": START}, round_number=2).contribution.arrays["update"]
         np.testing.assert_array_equal(sent, expected)
         assert (sent != contribute(one, {"model": START}, round_number=1).contribution.arrays["update"]).any()
@@ -170,7 +170,7 @@ class TestDebit:
         here = node(member_in(tmp_path, site()))
         here.contribution(training_task())
         assert ledger_of(here.member).debits() == ()
-        node(Member(site(), None, JOB)).contribution(training_task())
+        node(Member(site(), None, JOB, by_itself(site()))).contribution(training_task())
 
 
 class TestRefusals:

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
+from clients.app import Member
 from clients.work import contribute
 from strategies.contribution import Vector
 from strategies.messages import RoundTask
 from strategies.scaffold import Scaffold
-from tests.clients.example import START, site, vector
-from tests.clients.node import Node, member_in, node, refusal, training_task
+from tests.clients.example import HEAD, MLP, START, by_itself, site, vector
+from tests.clients.node import JOB, Node, member_in, node, refusal, training_task
 
 
 class TestMemory:
@@ -30,8 +31,9 @@ class TestMemory:
 
     def expected(self, round_number: int, control: Vector | None) -> tuple[Mapping[str, Vector], Vector | None]:
         arrays = {"model": START, "control": self.common}
-        work = contribute(site(algorithm=Scaffold()), arrays, round_number=round_number, control=control)
-        return work.contribution.arrays, work.control
+        kept = {} if control is None else {"control": control}
+        work = contribute(site(algorithm=Scaffold()), arrays, round_number=round_number, kept=kept)
+        return work.contribution.arrays, work.kept["control"]
 
     def same(self, sent: Mapping[str, Vector], expected: Mapping[str, Vector]) -> bool:
         return all(np.array_equal(sent[name], expected[name]) for name in ("update", "control"))
@@ -87,7 +89,7 @@ class TestMemory:
         here = self.scaffold(tmp_path)
         here.contribution(self.task(1, (0, 0)))
         [remembered] = here.memory().values()
-        assert set(remembered) == {"round", "attempt", "pending"}
+        assert set(remembered) == {"round", "attempt", "pending.control"}
         assert (remembered["round"], remembered["attempt"]) == (1, 1)
 
     def test_memory_survives_flowers_serialisation(self, tmp_path: Path) -> None:
@@ -99,3 +101,28 @@ class TestMemory:
         here.context.state = state
         control = self.expected(1, None)[1]
         assert self.same(here.contribution(self.task(2, (1, 1))), self.expected(2, control)[0])
+
+
+class TestPrivateHead:
+    """Private parameters go with the shared ones of the same attempt: summed, or forgotten together."""
+
+    def test_it_moves_only_with_what_was_summed(self) -> None:
+        one = site(model=MLP, part=HEAD)
+        shared = one.initial[HEAD.slots]
+
+        def sent(here: Node, number: int, accepted: tuple[int, int], attempt_number: int = 1) -> Vector:
+            task = training_task(number, attempt_number, accepted=accepted, arrays={"model": shared})
+            return here.contribution(task)["update"]
+
+        def expected(number: int, kept: Mapping[str, Vector]) -> tuple[Vector, Mapping[str, Vector]]:
+            work = contribute(one, {"model": shared}, round_number=number, kept=kept)
+            return work.contribution.arrays["update"], work.kept
+
+        here = node(Member(one, None, JOB, by_itself(one)))
+        first, kept = expected(1, {})
+        np.testing.assert_array_equal(sent(here, 1, (0, 0)), first)
+        np.testing.assert_array_equal(sent(here, 2, (1, 1)), expected(2, kept)[0])
+        assert (expected(2, kept)[0] != expected(2, {})[0]).any(), "or the test would prove nothing"
+        # Round 2's first attempt was lost: its head is forgotten with it.
+        np.testing.assert_array_equal(sent(here, 2, (1, 1), 2), expected(2, kept)[0])
+        np.testing.assert_array_equal(sent(here, 3, (2, 2)), expected(3, expected(2, kept)[1])[0])

@@ -14,13 +14,28 @@ from privacy.secagg.context import Durations, Roster, RoundContext, model_root, 
 from privacy.secagg.suite import RealSuite
 from privacy.store.admissions import Admissions
 from strategies.contribution import Contribution, Declared
-from strategies.secure_sum import BITS, FRACTION_BITS, plan_digest, region, to_aggregate, to_units, values_digest
+from strategies.layout import Layout
+from strategies.regions import Plan
+from strategies.secure_sum import (
+    BITS,
+    FRACTION_BITS,
+    context_regions,
+    plan_digest,
+    to_aggregate,
+    to_units,
+    values_digest,
+)
+from strategies.sub_models import whole
+from strategies.task import SiteId
 from tests.privacy.secagg.parties import identity, seeded
 
 DECLARED = Declared(("update",))
 ARRAYS = {"model": np.array([0.5, -0.5], np.float32)}
 SITES = ("a", "b", "c", "d")
 ROSTER = Roster(1, {site: identity(site).public_key for site in SITES})
+LAYOUT = Layout(("x",), ((2,),))
+PLAN = Plan(LAYOUT, dict.fromkeys(SITES, whole(LAYOUT)))
+WEIGHTS = {SiteId(site): float(place) for place, site in enumerate(SITES, 1)}
 JOB = "ab" * 32
 
 
@@ -40,12 +55,12 @@ class Town:
         }
 
     def config(self, attempt: int = 1, arrays: dict[str, np.ndarray] | None = None) -> coordinator.CoordinatorConfig:
-        whole = region(DECLARED, 2, SITES, heaviest=4)
-        digests = (region_digest(0, whole.length, whole.holders, values_digest(arrays or ARRAYS)),)
+        (region,) = context_regions(PLAN.regions(), DECLARED, heaviest=4)
+        digests = (region_digest(0, region.length, region.holders, values_digest(arrays or ARRAYS)),)
         context = RoundContext(
             federation="town", run=bytes(16), round=1, attempt=attempt, roster=ROSTER.digest, cohort=SITES,
-            thresholds=thresholds(4), bits=BITS, fraction_bits=FRACTION_BITS, regions=(whole,),
-            model_root=model_root(plan_digest(DECLARED, 2), digests), job=bytes.fromhex(JOB),
+            thresholds=thresholds(4), bits=BITS, fraction_bits=FRACTION_BITS, regions=(region,),
+            model_root=model_root(plan_digest(PLAN, DECLARED), digests), job=bytes.fromhex(JOB),
             purpose="training", asset="records", durations=Durations(10, 10, 10, 10), fixed_set=False,
         )  # fmt: skip
         return coordinator.CoordinatorConfig(context, ROSTER, digests, RealSuite())
@@ -58,7 +73,7 @@ class Town:
 
         update = np.array([1.0, float(SITES.index(site))], np.float32)
         units = to_units(Contribution({"update": update}), DECLARED, SITES.index(site) + 1, seeded(site))
-        return Trained(units, ARRAYS, DECLARED, release)
+        return Trained(units, ARRAYS, PLAN, DECLARED, release)
 
     def start(self, site: str, data: bytes) -> bytes:
         return self.sites[site].start(data, self.trained(site), RecordDict(), job=JOB, entropy=seeded(site, data))
@@ -100,7 +115,7 @@ def test_an_attempt_gives_the_weighted_mean_and_is_paid_once_by_each(tmp_path: P
     end, refused = play(town, town.config())
     assert isinstance(end, effects.Finished)
     assert not refused
-    mean = to_aggregate(end.sums[0], DECLARED, 2, [1, 2, 3, 4]).mean["update"]
+    mean = to_aggregate(end.sums, PLAN.regions(), DECLARED, 2, WEIGHTS).mean["update"]
     np.testing.assert_allclose(mean, [1.0, (0 * 1 + 1 * 2 + 2 * 3 + 3 * 4) / 10])
     assert sorted(town.released) == list(SITES)
 

@@ -53,7 +53,7 @@ def test_but_for_the_noise_a_run_is_the_sum_of_what_was_clipped(
     without_noise(monkeypatch)
     job = job_of(privacy, **settings)
     trained, _, _ = run(job, tmp_path / "run")
-    np.testing.assert_array_equal(trained.model, federate(job, load_member_data(job)))
+    np.testing.assert_array_equal(trained.model, federate(job, load_member_data(job)).model)
 
 
 def test_a_sum_over_records_is_a_step_of_the_plain_job_where_nothing_is_clipped(
@@ -62,7 +62,7 @@ def test_a_sum_over_records_is_a_step_of_the_plain_job_where_nothing_is_clipped(
     """Clip 8 is above every gradient; the grid has 12 bits or so, hence the tolerance."""
     without_noise(monkeypatch)
     trained, _, _ = run(job_of("distributed", clip="8"), tmp_path / "run")
-    plain = federate(job_of("none"), load_member_data(job_of("none")))
+    plain = federate(job_of("none"), load_member_data(job_of("none"))).model
     np.testing.assert_allclose(trained.model, plain, atol=0.01)
 
 

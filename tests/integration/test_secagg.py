@@ -123,14 +123,14 @@ def _sleep(seconds: float) -> None:
 def test_the_masked_run_delivers_the_sum_on_the_grid_to_the_bit(strategy: str, tmp_path: Path) -> None:
     job = job_of(strategy=strategy, settings={**FAST, "batch": "32", "local_steps": "2"})
     trained, _, _ = run(job, tmp_path / "run")
-    np.testing.assert_array_equal(trained.model, federate(job, load_member_data(job)))
+    np.testing.assert_array_equal(trained.model, federate(job, load_member_data(job)).model)
 
 
 def test_scores_with_and_without_masks_agree(tmp_path: Path) -> None:
     """Issue's bar: the same scores to .002 at 20 fractional bits."""
     job = job_of(rounds=15)
     trained, _, _ = run(job, tmp_path / "run")
-    plain = federate(replace(job, secagg=False), load_member_data(job))
+    plain = federate(replace(job, secagg=False), load_member_data(job)).model
     scorer, data = Scorer(job.task), load_member_data(job)
     for site in job.sites:
         masked_score, score = scorer.score(trained.model, data[site].test), scorer.score(plain, data[site].test)
@@ -144,7 +144,8 @@ def unmasked_forms(job: Job, arrays: dict[str, Vector]) -> Iterator[tuple[SiteId
     for site in job.sites:
         work = contribute(site_of(job, data[site]), arrays, round_number=1)
         units = to_units(work.contribution, job.algorithm.declared, len(data[site].train.y), lambda n: b"\0" * n)
-        for form in (work.contribution.arrays["update"], work.contribution.arrays["update"].astype(np.float64), units):
+        update = work.contribution.arrays["update"]
+        for form in (update, update.astype(np.float64), units["update"]):
             for value in form[np.abs(form) > 0]:
                 yield site, value.tobytes()
 
@@ -174,7 +175,7 @@ def test_a_site_that_goes_away_leaves_the_exact_sum_of_the_others(from_phase: st
     trained, _, observer = run(job, tmp_path / "run", drop={"va": from_phase})
     assert [record.answered for record in observer.records] == [("cleveland", "hungarian", "switzerland")] * 2
     others = replace(job, sites=job.sites[:3])
-    np.testing.assert_array_equal(trained.model, federate(others, load_member_data(job)))
+    np.testing.assert_array_equal(trained.model, federate(others, load_member_data(job)).model)
 
 
 def test_two_that_go_away_open_nothing(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import cbor2
@@ -17,8 +17,11 @@ from server.rounds import Driver, RoundRecord, Schedule
 from strategies.algorithm import Algorithm
 from strategies.contribution import Contribution, Vector
 from strategies.fed_avg import FedAvg
+from strategies.layout import Layout
 from strategies.messages import RoundReply, RoundTask
+from strategies.regions import Plan
 from strategies.scaffold import Scaffold
+from strategies.sub_models import whole
 from strategies.task import SiteId
 from tests.server.scripted import Delivery, FakeClock, ScriptedGrid, body_of, says
 
@@ -32,6 +35,11 @@ UPDATES = {
 
 Answer = Callable[[SiteId, RoundTask], bytes | None]
 """What a site answers; ``None``: nothing."""
+
+
+def whole_plan(sites: Iterable[SiteId]) -> Plan:
+    layout = Layout(("x",), ((START.size,),))
+    return Plan(layout, dict.fromkeys(sites, whole(layout)))
 
 
 class Federation:
@@ -63,7 +71,9 @@ class Federation:
             self.clock.sleep,
         )
         self.algorithm: Algorithm[Any] = algorithm or FedAvg()
-        self.driver = Driver(self.exchange, self.algorithm, schedule or Schedule(1, 0), "job", weights)
+        self.driver = Driver(
+            self.exchange, self.algorithm, schedule or Schedule(1, 0), "job", weights, whole_plan(weights)
+        )
 
     def _reply(self, question: Message) -> Sequence[Delivery]:
         site = list(self.tasks)[question.metadata.dst_node_id - 1]

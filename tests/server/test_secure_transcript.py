@@ -18,8 +18,11 @@ from server.exchange import Answers, Exchange, Timing
 from server.secure import SecureCollector
 from strategies.algorithm import Algorithm
 from strategies.contribution import Declared
+from strategies.layout import Layout
 from strategies.messages import MASKED, RoundTask, SecureTask
+from strategies.regions import Plan
 from strategies.secure_sum import plan_digest, values_digest
+from strategies.sub_models import whole
 from strategies.task import SiteId
 from tests.privacy.secagg.parties import identity, seeded
 
@@ -27,6 +30,8 @@ SITES = tuple(SiteId(site) for site in ("a", "b", "c", "d"))
 ROSTER = Roster(1, {site: identity(site).public_key for site in SITES})
 DECLARED = Declared(("update",))
 ARRAYS = {"model": np.array([0.5, -0.5], np.float32)}
+LAYOUT = Layout(("x",), ((2,),))
+PLAN = Plan(LAYOUT, dict.fromkeys(SITES, whole(LAYOUT)))
 JOB = "ab" * 32
 
 
@@ -48,7 +53,7 @@ class Town:
         config = ClientConfig(site, identity(site), ROSTER, bytes.fromhex(JOB), {}, seeded(site, data), RealSuite())
         if kind == MASKED:
             units = {0: np.array([1, 2], np.int64)}
-            self.states[site] = client.idle(LocalInput(units, plan_digest(DECLARED, 2), {0: values_digest(ARRAYS)}))
+            self.states[site] = client.idle(LocalInput(units, plan_digest(PLAN, DECLARED), {0: values_digest(ARRAYS)}))
             data = SecureTask.decode(data).start
         self.states[site], out = client.step(config, self.states[site], effects.Received(data))
         (answer,) = [effect.data for effect in out if isinstance(effect, effects.Send)]
@@ -64,7 +69,7 @@ class Sums:
 
 def collector(town: Town, **keep: Any) -> SecureCollector:
     return SecureCollector(
-        cast("Exchange", town), cast("Algorithm[object]", Sums()), ROSTER, dict.fromkeys(SITES, 1.0), JOB, "town",
+        cast("Exchange", town), cast("Algorithm[object]", Sums()), PLAN, ROSTER, dict.fromkeys(SITES, 1.0), JOB, "town",
         "run", **keep,
     )  # fmt: skip
 

@@ -1,18 +1,53 @@
-"""The grid in front of the masks: a weighted mean that comes out as it would in floating point, to half a unit."""
+"""The grid in front of the masks, region by region: means as they would be in floating point, to half a unit.
+
+The sums themselves go through the real machines: random plans, some sites silent, integers equal, and the mean against
+a loop over single tensors that knows nothing of regions.
+"""
+
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given
+from flwr.app import RecordDict
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
+from clients.secure import Trained
 from privacy.errors import ConfigError, SensitivityError
-from strategies.contribution import Contribution, Declared, weighted_mean
-from strategies.secure_sum import BITS, FRACTION_BITS, plan_digest, region, to_aggregate, to_units, values_digest
+from privacy.secagg import client, coordinator, effects
+from privacy.secagg.admission import ClientConfig
+from privacy.secagg.context import Durations, Roster, RoundContext, model_root, region_digest, thresholds
+from privacy.secagg.suite import RealSuite
+from strategies.contribution import Aggregate, Contribution, Declared, Vector, weighted_mean
+from strategies.layout import Layout
+from strategies.regions import HeldRegion, Plan
+from strategies.secure_sum import (
+    BITS,
+    FRACTION_BITS,
+    PLAIN,
+    Encoding,
+    Units,
+    context_regions,
+    in_region,
+    plan_digest,
+    summed,
+    summed_in,
+    to_aggregate,
+    to_units,
+    values_digest,
+)
+from strategies.sub_models import SubModel, whole
 from strategies.task import SiteId
+from tests.privacy.secagg.parties import identity, seeded
+from tests.strategies.divisions import coordinates, layouts, parts
 
 BOTH = Declared(("update", "control"))
+ONE = Declared(("update",))
 SIZE = 3
+FINE = Encoding(fraction_bits=32, largest=2**10 << 32, weighted=False)
+"""Nearest rounding 32 bits behind the point: half a unit is below 2e-10."""
 entries = st.floats(-1000, 1000, width=32)
 vectors = hnp.arrays(np.float32, SIZE, elements=entries)
 contributions = st.builds(lambda a, b: Contribution({"update": a, "control": b}), vectors, vectors)
@@ -22,12 +57,19 @@ def no_entropy(_: int) -> bytes:
     pytest.fail("rounding to nearest draws nothing")
 
 
+def whole_plan(*sites: str, size: int = SIZE) -> Plan:
+    layout = Layout(("x",), ((size,),))
+    return Plan(layout, dict.fromkeys(sites, whole(layout)))
+
+
 @given(st.lists(st.tuples(contributions, st.integers(1, 10**6)), min_size=1, max_size=5))
 def test_the_sum_on_the_grid_is_the_weighted_mean(given_sites: list[tuple[Contribution, int]]) -> None:
     sites = [SiteId(f"s{place}") for place in range(len(given_sites))]
     weights = {site: float(weight) for site, (_, weight) in zip(sites, given_sites, strict=True)}
     units = [to_units(each, BOTH, weight, no_entropy) for each, weight in given_sites]
-    found = to_aggregate(sum(units[1:], start=units[0]), BOTH, SIZE, list(weights.values()))
+    laid = [np.concatenate([each[name] for name in BOTH.arrays]) for each in units]
+    chosen = whole_plan(*sites).regions()
+    found = to_aggregate({0: sum(laid[1:], start=laid[0])}, chosen, BOTH, SIZE, weights)
     exact = weighted_mean([(site, each) for site, (each, _) in zip(sites, given_sites, strict=True)], weights)
     assert found.weight == exact.weight
     for name in BOTH.arrays:
@@ -37,24 +79,29 @@ def test_the_sum_on_the_grid_is_the_weighted_mean(given_sites: list[tuple[Contri
 def test_no_sum_that_the_region_admits_wraps() -> None:
     """docs/protocol.md §2.3, at the most sites and the heaviest weight that a hospital run could have."""
     cohort = [f"s{place:03}" for place in range(100)]
-    whole = region(BOTH, SIZE, cohort, heaviest=10**6)
-    whole.check(sorted(cohort), BITS)
-    assert len(whole.blocks) == 2
+    (region,) = context_regions(whole_plan(*cohort).regions(), BOTH, heaviest=10**6)
+    region.check(sorted(cohort), BITS)
+    assert len(region.blocks) == 2
     largest = Contribution({"update": np.full(SIZE, 1024, np.float32), "control": np.full(SIZE, -1024, np.float32)})
     units = to_units(largest, BOTH, 10**6, no_entropy)
-    assert np.abs(units).max() == whole.blocks[0].bound
+    assert max(np.abs(part).max() for part in units.values()) == region.blocks[0].bound
 
 
 @pytest.mark.parametrize("value", [1024.1, -2000.0, np.inf, np.nan])
 def test_what_no_honest_update_reaches_is_refused_and_never_cut_off(value: float) -> None:
     wild = Contribution({"update": np.array([0, value, 0], np.float32)})
     with pytest.raises(SensitivityError):
-        to_units(wild, Declared(("update",)), 1, no_entropy)
+        to_units(wild, ONE, 1, no_entropy)
+
+
+def test_equal_weights_leave_the_number_of_records_out() -> None:
+    update = Contribution({"update": np.ones(SIZE, np.float32)})
+    assert (to_units(update, ONE, 199, no_entropy, FINE)["update"] == 2**32).all()
 
 
 def test_scalars_do_not_ride_along() -> None:
     with pytest.raises(ConfigError, match="does not pair"):
-        region(Declared(("update",), ("loss",)), SIZE, ["a", "b", "c"], 1)
+        context_regions(whole_plan("a", "b", "c").regions(), Declared(("update",), ("loss",)), 1)
 
 
 def test_digests_tell_plans_and_models_apart() -> None:
@@ -62,4 +109,156 @@ def test_digests_tell_plans_and_models_apart() -> None:
     assert values_digest(one) == values_digest(dict(reversed(one.items())))
     assert values_digest(one) != values_digest({**one, "model": np.ones(2, np.float32)})
     assert values_digest(one) != values_digest({"model": one["control"], "control": one["model"]})
-    assert plan_digest(BOTH, 3) != plan_digest(BOTH, 4) != plan_digest(Declared(("update",)), 4)
+    three, four = whole_plan("a"), whole_plan("a", size=4)
+    assert plan_digest(three, BOTH) != plan_digest(four, BOTH) != plan_digest(four, ONE)
+
+
+def test_weak_regions_and_those_that_lost_their_cover_are_not_asked_for() -> None:
+    layout = Layout(("inner", "outer"), ((2,), (3,)))
+    inner = SubModel(layout, Layout(("inner",), ((2,),)), {"inner": (np.arange(2),)})
+    plan = Plan(layout, {"a": whole(layout), "b": whole(layout), "c": whole(layout), "d": inner})
+    every = summed(plan, "abcd", min_cover=3)
+    assert [region.holders for region in every] == [("a", "b", "c"), ("a", "b", "c", "d")]
+    assert [region.holders for region in summed(plan, "abcd", 3, {("a", "b", "c")})] == [("a", "b", "c", "d")]
+    assert [region.holders for region in summed(plan, "abd", 3)] == [("a", "b", "d")]
+    assert summed(plan, "ad", 3) == ()
+
+
+# ---- through the machines
+
+
+@st.composite
+def divisions(draw: st.DrawFn) -> Plan:
+    """Four to six sites; the last one always holds everything, so that regions overlap."""
+    layout = draw(layouts())
+    n = draw(st.integers(4, 6))
+    agents = {f"s{k}": draw(parts(layout)) if draw(st.booleans()) else whole(layout) for k in range(n - 1)}
+    return Plan(layout, {**agents, f"s{n - 1}": whole(layout)})
+
+
+class Cohort:
+    """Sites with random updates, one attempt of FSA1 over them; those in ``late`` fall silent after sharing keys."""
+
+    def __init__(self, plan: Plan, seed: int, late: frozenset[str] = frozenset()) -> None:
+        rng = np.random.default_rng(seed)
+        self.plan, self.late = plan, late
+        self.sites = tuple(sorted(plan.agents))
+        model = rng.normal(size=plan.layout.size).astype(np.float32)
+        self.model = {"model": model}
+        self.updates: dict[str, Vector] = {
+            site: rng.normal(scale=10, size=plan.held_by(site).size).astype(np.float32) for site in self.sites
+        }
+        self.units = {
+            site: to_units(Contribution({"update": update}), ONE, 1, no_entropy, FINE)
+            for site, update in self.updates.items()
+        }
+        self.roster = Roster(1, {site: identity(site).public_key for site in self.sites})
+        self.chosen = summed(plan, self.sites, thresholds(len(self.sites)).min_cover)
+
+    def run(self) -> effects.Finished | effects.Aborted:
+        config = self._config()
+        states = {site: client.idle(self._trained(site).local_input(site, config.context)) for site in self.sites}
+        state, out = coordinator.step(config, coordinator.CoordinatorState(), effects.Begin())
+        while True:
+            asked = {e.site: e.data for e in out if isinstance(e, effects.SendTo)}
+            phase, out = state.phase, ()
+            for site, data in asked.items():
+                if site in self.late and phase is not coordinator.Phase.ADV:
+                    continue
+                mine = ClientConfig(site, identity(site), self.roster, bytes(32), {}, seeded(site), RealSuite())
+                states[site], made = client.step(mine, states[site], effects.Received(data))
+                for effect in made:
+                    assert not isinstance(effect, effects.Aborted), effect
+                    if isinstance(effect, effects.Send):
+                        state, more = coordinator.step(config, state, effects.Received(effect.data, site))
+                        out += more
+            if state.phase is phase:
+                state, out = coordinator.step(config, state, effects.Expired(phase))
+            for effect in out:
+                if isinstance(effect, effects.Finished | effects.Aborted):
+                    return effect
+
+    def aggregate(self, sums: Mapping[int, Units]) -> Aggregate:
+        survivors = dict.fromkeys((SiteId(site) for site in self.sites if site not in self.late), 1.0)
+        return to_aggregate(sums, self.chosen, ONE, self.plan.layout.size, survivors, FINE)
+
+    def reference(self) -> NDArray[np.float64]:
+        """Averages tensor by tensor, as HeteroFL's loop does: sums and counts over agents, in floating point."""
+        total, count = np.zeros(self.plan.layout.size), np.zeros(self.plan.layout.size)
+        for site, part in self.plan.agents.items():
+            if site in self.late:
+                continue
+            whole_update = np.zeros(self.plan.layout.size)
+            whole_update[self.plan.held_by(site)] = self.updates[site]
+            for places in coordinates(self.plan.layout, dict(part.shared)).values():
+                total[places] += whole_update[places]
+                count[places] += 1
+        return np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+
+    def _trained(self, site: str) -> Trained:
+        def nothing(_state: RecordDict) -> None:
+            pass
+
+        return Trained(self.units[site], self.plan.held_of(site, self.model), self.plan, ONE, nothing)
+
+    def _config(self) -> coordinator.CoordinatorConfig:
+        regions = context_regions(self.chosen, ONE, 1, FINE)
+        digests = tuple(
+            region_digest(k, r.length, r.holders, values_digest({"model": self.model["model"][each.positions]}))
+            for k, (r, each) in enumerate(zip(regions, self.chosen, strict=True))
+        )
+        context = RoundContext(
+            federation="town", run=bytes(16), round=1, attempt=1, roster=self.roster.digest, cohort=self.sites,
+            thresholds=thresholds(len(self.sites)), bits=BITS, fraction_bits=32, regions=regions,
+            model_root=model_root(plan_digest(self.plan, ONE), digests), job=bytes(32),
+            purpose="training", asset="records", durations=Durations(10, 10, 10, 10), fixed_set=False,
+        )  # fmt: skip
+        return coordinator.CoordinatorConfig(context, self.roster, digests, RealSuite())
+
+
+def opened(region: HeldRegion, cohort: Cohort) -> Units:
+    """The same sum in plain integers, without masks."""
+    held = [site for site in region.holders if site not in cohort.late]
+    parts_of = [in_region(cohort.units[site]["update"], cohort.plan.held_by(site), region) for site in held]
+    return np.asarray(sum(parts_of[1:], start=parts_of[0]))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@given(divisions(), st.integers(0, 2**32), st.integers(0, 5))
+def test_region_sums_of_random_plans_are_exact_and_their_means_those_of_a_tensor_loop(
+    plan: Plan, seed: int, silent: int
+) -> None:
+    floors = thresholds(len(plan.agents))
+    late = frozenset({f"s{silent}"}) & frozenset(plan.agents)
+    if len(plan.agents) - len(late) < floors.min_survivors:
+        late = frozenset()
+    cohort = Cohort(plan, seed, late)
+    assume(cohort.chosen)
+    covered = all(len(set(each.holders) - late) >= floors.min_cover for each in cohort.chosen)
+    end = cohort.run()
+    assert isinstance(end, effects.Finished) == covered
+    if isinstance(end, effects.Aborted):
+        assert end.region is not None
+        return
+    assert set(end.sums) == set(range(len(cohort.chosen)))
+    for k, region in enumerate(cohort.chosen):
+        np.testing.assert_array_equal(end.sums[k], opened(region, cohort))
+    mean, expected = cohort.aggregate(end.sums).mean["update"], cohort.reference()
+    moved = np.concatenate([region.positions for region in cohort.chosen])
+    np.testing.assert_allclose(mean[moved], expected[moved], rtol=0, atol=1e-9)
+    still = np.setdiff1d(np.arange(plan.layout.size), moved)
+    assert not mean[still].any()
+
+
+def test_a_site_reads_the_regions_off_its_own_plan() -> None:
+    layout = Layout(("inner", "outer"), ((2,), (3,)))
+    inner = SubModel(layout, Layout(("inner",), ((2,),)), {"inner": (np.arange(2),)})
+    plan = Plan(layout, {"a": whole(layout), "b": whole(layout), "c": whole(layout), "d": inner})
+    cohort = Cohort(plan, seed=1)
+    context = cohort._config().context
+    found = summed_in(plan, context)
+    assert found is not None
+    assert [region.holders for region in found] == [region.holders for region in cohort.chosen]
+    other = Plan(layout, {**dict.fromkeys("abc", inner), "d": whole(layout)})
+    assert summed_in(other, context) is None
+    assert PLAIN.weighted

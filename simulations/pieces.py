@@ -1,0 +1,57 @@
+"""What each site works with after a run: its part of the delivered model, and the parameters it kept to itself.
+
+The experimenter's view. With whole models and nothing private it is the delivered model at every site.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clients.private_part import read_private
+from clients.records import Records
+from simulations.job import Job
+from simulations.members import PRIVATE_FOLDER
+from simulations.scores import Scorer
+from strategies.contribution import Vector
+from strategies.models import build, to_vector
+from strategies.task import SiteId
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A model as the sites have it.
+
+    Attributes:
+      model: The whole one, shape ``(d,)``.
+      private: By site, shape ``(p,)``; a site that is not listed has the initial values.
+    """
+
+    job: Job
+    model: Vector
+    private: Mapping[SiteId, Vector] = field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, job: Job, model: Vector, folder: Path) -> "Pieces":
+        """Takes the private parameters that the sites of a run wrote down."""
+        if not job.division.private:
+            return cls(job, model)
+        files = {site: folder / PRIVATE_FOLDER / f"{site}.safetensors" for site in job.sites}
+        private = {site: read_private(path, job.part_of(site)) for site, path in files.items() if path.is_file()}
+        return cls(job, model, private)
+
+    def piece(self, site: SiteId) -> Vector:
+        """Returns the parameters that a site works with, in the layout of its own model."""
+        part, spec = self.job.part_of(site), self.job.spec_of(site)
+        initial = to_vector(build(spec, self.job.task.n_inputs, self.job.seed))
+        return part.piece_of(self.model[part.held], initial, self.private.get(site))
+
+    def score(self, site: SiteId, records: Records) -> float:
+        """Scores what a site works with."""
+        return self._scorer(site).score(self.piece(site), records)
+
+    def loss(self, site: SiteId, records: Records) -> float:
+        """Returns the mean cross-entropy of what a site works with, in nats."""
+        return self._scorer(site).loss(self.piece(site), records)
+
+    def _scorer(self, site: SiteId) -> Scorer:
+        return Scorer(self.job.task, self.job.spec_of(site))

@@ -1,0 +1,87 @@
+"""Combinations of settings that are refused before anything is read, each with one line that says why."""
+
+from typing import TYPE_CHECKING, Any
+
+from clients.agents import refuse_unless_offered
+from privacy.dp.plan import Unit
+from privacy.errors import ConfigError
+from privacy.secagg.context import thresholds
+from simulations.scenario import Scenario
+from strategies.algorithm import Algorithm
+from strategies.secure_sum import summed
+from strategies.task import Training
+
+if TYPE_CHECKING:
+    from simulations.job import Job
+
+
+def unit_of(wanted: str, privacy: tuple[str, ...], training: Training) -> Unit:
+    """Chooses whom noise in the sum protects: a record, unless something else is asked for or stands against it."""
+    if wanted and "distributed" not in privacy:
+        raise ConfigError(
+            "--set unit goes with --privacy distributed", hint="record and site have their unit in the name."
+        )
+    if wanted not in ("", "record", "site"):
+        raise ConfigError(f"--set unit is record or site, not {wanted}")
+    if "site" in privacy or "record" in privacy or wanted == "site":
+        if wanted == "record" and "record" in privacy:
+            raise ConfigError("--privacy record with distributed protects records twice", hint="Add --set unit=site.")
+        return Unit.SITE if set(privacy) & {"site", "distributed"} else Unit.RECORD
+    if "distributed" in privacy and (training.local_steps, training.batch) != (1, 0):
+        raise ConfigError(
+            "--privacy distributed sums records, which is one step a round over all of them",
+            hint="Add --set local_steps=1 --set batch=0, or --set unit=site.",
+        )
+    return Unit.RECORD
+
+
+def check_privacy(
+    scenario: Scenario, algorithm: Algorithm[Any], privacy: tuple[str, ...], unit: Unit, *, secagg: bool
+) -> None:
+    """Refuses what a privacy setting does not cover."""
+    if privacy and unit is Unit.RECORD and scenario.record_privacy_refused:
+        raise ConfigError(
+            f"{scenario.name} refuses --privacy {privacy[0]}: {scenario.record_privacy_refused}",
+            hint="Run it with --privacy none, or take another scenario.",
+        )
+    in_sum = [name for name in privacy if name != "record"]
+    if in_sum and not secagg:
+        raise ConfigError(
+            f"--privacy {in_sum[0]} adds noise to a masked sum: it needs secure aggregation", hint="Drop --no-secagg."
+        )
+    if in_sum and algorithm.declared.arrays != ("update",):
+        raise ConfigError(
+            f"--privacy {in_sum[0]} covers one update a round, and {algorithm.name} sends"
+            f" {' and '.join(algorithm.declared.arrays)}",
+            hint="Choose another --strategy, or --privacy record.",
+        )
+
+
+def check_plan(job: "Job") -> None:
+    """Refuses parts and agents that the rest of a job cannot serve.
+
+    Raises: ConfigError: Named after what stands in the way.
+    """
+    for site in job.sites:
+        kind = job.agent_of(site).kind
+        refuse_unless_offered(kind, job.privacy, site=site, unit=job.unit, rule=job.algorithm.local)
+    if not (job.division.private or len(job.plan.regions()) > 1):
+        return
+    if not job.secagg:
+        raise ConfigError("sub-models are summed under masks only", hint="Drop --no-secagg.")
+    if not job.algorithm.rests:
+        raise ConfigError(
+            f"{job.strategy} moves parts of a model that nobody trained in a round: it does not pair with sub-models",
+            hint="Choose --strategy fedavg or fedprox.",
+        )
+    if "distributed" in job.privacy and job.unit is not Unit.SITE:
+        raise ConfigError(
+            "--privacy distributed sums records of the whole model: sub-models take it by site",
+            hint="Add --set unit=site.",
+        )
+    floor = thresholds(len(job.sites)).min_cover
+    if not summed(job.plan, job.sites, floor):
+        raise ConfigError(
+            f"no part of the model is held by {floor} sites: nothing could be summed",
+            hint="Let more sites hold the same part.",
+        )
