@@ -40,6 +40,7 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m simulations.bench_privacy
 	@$(BIN)/python -m simulations.bench_dp
 	@$(BIN)/python -m simulations.bench_plan
+	@$(BIN)/python -m simulations.bench_divided
 
 soak: $(VENV)/dev.stamp
 	@$(BIN)/pytest -q -m soak

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from strategies.analysis import Analysis
+from strategies.cover import Cover, covers
 from strategies.cuts import Cut, Piece
 from strategies.devices import Devices
 from strategies.planner import Chain, Hop, Objective, Part, Profile, Workload
@@ -86,6 +87,16 @@ def to_json(found: Proposal) -> dict[str, Any]:
             for device, part in zip(found.devices.devices, found.parts, strict=True)
             for stages in [_stages_json(found, device.name)]
         },
+        "cover": [
+            {
+                "kind": cover.part.kind,
+                "end": cover.part.end,
+                "ratio": cover.part.ratio,
+                "organisations": list(cover.organisations),
+                "floor": cover.floor,
+            }
+            for cover in (_covers(found) if found.work.train else ())
+        ],
         "hops": [] if chain is None else [_hop_json(found, hop) for hop in chain.hops],
         "cost": None if chain is None else _cost_json(found.objective, chain),
         "refused": found.refused,
@@ -175,6 +186,8 @@ def show(found: Proposal, console: Console) -> None:
         for line in _LEGEND:
             _say(console, line)
     console.print(_alone_table(found))
+    for line in _cover_words(found):
+        _say(console, line)
     if found.chain is None:
         _say(console, f"No chain: {found.refused}.")
         return
@@ -229,6 +242,27 @@ def _alone_table(found: Proposal) -> Table:
         needed = amount(part.memory, "B") if part.kind != "none" else "-"
         table.add_row(device.name, device.organisation, amount(device.memory, "B"), needed, _holds(part))
     return table
+
+
+def _covers(found: Proposal) -> tuple[Cover, ...]:
+    owners = [device.organisation for device in found.devices.devices]
+    return covers(list(zip(owners, found.parts, strict=True)), found.profile.nodes)
+
+
+def _cover_words(found: Proposal) -> Iterator[str]:
+    """Yields what could be summed if every device trained what it holds."""
+    if not found.work.train:
+        return
+    for cover in _covers(found):
+        holders = len(cover.organisations)
+        has = f"{_holds(cover.part)}: held by {holders} organisation{'' if holders == 1 else 's'}"
+        if not cover.floor:
+            yield f"Cover: {has}; below three organisations nothing is summed."
+        elif cover.moves:
+            slack = "zero slack" if holders == cover.floor else f"{holders - cover.floor} to spare"
+            yield f"Cover: {has}, a sum takes {cover.floor}: {slack}."
+        else:
+            yield f"Cover: {has}, a sum takes {cover.floor}: what no smaller part has would stand still."
 
 
 def _holds(part: Part) -> str:
