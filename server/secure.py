@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from privacy.audit.transcript import AttemptRecord
 from privacy.dp.plan import SitePlan
 from privacy.errors import QuorumError
 from privacy.secagg import coordinator, effects
-from privacy.secagg.context import Durations, Roster, RoundContext, model_root, region_digest, thresholds
+from privacy.secagg.context import Durations, Roster, RoundContext, Thresholds, model_root, region_digest, thresholds
 from privacy.secagg.suite import RealSuite, fastest_keystream
 from privacy.store.budgets import Debit
 from privacy.store.ledger import Ledger
@@ -82,6 +82,7 @@ class SecureCollector:
       run: Names the run in every context.
       encoding: What the integers of the sum stand for.
       noise: What the server adds to the sum; ``None`` for nothing.
+      counted_on: Floors that the plan of noise counts on, however few sites are left to ask; ``None``: no such plan.
       on_attempt: Told how every attempt ended and what the sites signed in it, before its sum is used.
     """
 
@@ -95,6 +96,7 @@ class SecureCollector:
     run: str
     encoding: Encoding = PLAIN
     noise: CentralNoise | None = None
+    counted_on: Thresholds | None = None
     on_attempt: Callable[[AttemptRecord], None] = lambda _record: None
     _still: dict[int, set[tuple[str, ...]]] = field(default_factory=dict, repr=False)
 
@@ -107,12 +109,14 @@ class SecureCollector:
         """
         if self.noise is not None:
             self.noise.ledger.check(self.noise.debits(number, attempt))
-        floors, still = thresholds(len(tasks)), self._still.setdefault(number, set())
+        floors, still = self._floors(len(tasks)), self._still.setdefault(number, set())
         chosen = summed(self.plan, tasks, floors.min_cover, still)
-        if not chosen:
+        if not chosen or len(tasks) < floors.min_survivors:
             why = f"no part of the model has the {floors.min_cover} holders that a sum takes"
+            if chosen:
+                why = f"{len(tasks)} sites are left to ask, and the noise counts on {floors.min_survivors}"
             return Collected(None, (), dict.fromkeys(tasks, why), self._at_rest(()))
-        config = self._config(arrays, chosen, tuple(tasks), number, attempt)
+        config = self._config(arrays, chosen, floors, tuple(tasks), number, attempt)
         end, reasons = self._run(config, tasks, number)
         self.on_attempt(AttemptRecord.of(number, attempt, end))
         if isinstance(end, effects.Aborted):
@@ -155,6 +159,14 @@ class SecureCollector:
             kind = SECAGG
         return ended[0], reasons
 
+    def _floors(self, n: int) -> Thresholds:
+        """Returns the defaults for ``n`` sites, never below what shares of noise were calibrated for."""
+        floors = thresholds(n)
+        if self.counted_on is None:
+            return floors
+        survivors = max(floors.min_survivors, self.counted_on.min_survivors)
+        return replace(floors, min_survivors=survivors, min_cover=max(floors.min_cover, self.counted_on.min_cover))
+
     def _at_rest(self, opened: Sequence[HeldRegion]) -> tuple[int, ...]:
         """Returns the plan's regions that no opened sum moved, by number; a cohort's regions are unions of them."""
         moved = np.zeros(self.plan.layout.size, dtype=np.bool_)
@@ -166,6 +178,7 @@ class SecureCollector:
         self,
         arrays: Mapping[str, Vector],
         chosen: Sequence[HeldRegion],
+        floors: Thresholds,
         cohort: tuple[SiteId, ...],
         number: int,
         attempt: int,
@@ -186,7 +199,7 @@ class SecureCollector:
             attempt=attempt,
             roster=self.roster.digest,
             cohort=tuple(sorted(cohort)),
-            thresholds=thresholds(len(cohort)),
+            thresholds=floors,
             bits=BITS,
             fraction_bits=self.encoding.fraction_bits,
             regions=regions,

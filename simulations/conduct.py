@@ -13,7 +13,9 @@ from flwr.serverapp import Grid
 
 from privacy.audit import transcript
 from privacy.audit.transcript import TRANSCRIPT_FILE
+from privacy.dp.plan import DistributedPlan
 from privacy.errors import BudgetExhaustedError, QuorumError
+from privacy.secagg.context import thresholds
 from privacy.store.run_folder import METRICS_FILE, RunFolder
 from server.exchange import Egress, Exchange, Sleep, Timing
 from server.roster import Roster, call
@@ -118,6 +120,7 @@ def _driver(job: Job, folder: RunFolder, accounts: Accounts, exchange: Exchange,
         federation=job.scenario.name,
         run=accounts.run,
         encoding=job.encoding,
+        counted_on=thresholds(len(job.sites)) if isinstance(job.sum_plan, DistributedPlan) else None,
         noise=CentralNoise(plans[0], accounts.open(SERVER), federation_asset(job), accounts.run) if plans else None,
         on_attempt=lambda record: folder.append(TRANSCRIPT_FILE, transcript.line(record)),
     ).collect

@@ -87,20 +87,17 @@ def to_json(found: Proposal) -> dict[str, Any]:
             for device, part in zip(found.devices.devices, found.parts, strict=True)
             for stages in [_stages_json(found, device.name)]
         },
-        "cover": [
-            {
-                "kind": cover.part.kind,
-                "end": cover.part.end,
-                "ratio": cover.part.ratio,
-                "organisations": list(cover.organisations),
-                "floor": cover.floor,
-            }
-            for cover in (_covers(found) if found.work.train else ())
-        ],
+        "cover": [_cover_json(cover) for cover in _covers(found)],
         "hops": [] if chain is None else [_hop_json(found, hop) for hop in chain.hops],
         "cost": None if chain is None else _cost_json(found.objective, chain),
         "refused": found.refused,
     }
+
+
+def _cover_json(cover: Cover) -> dict[str, Any]:
+    part = cover.part
+    held = {"organisations": list(cover.organisations), "floor": cover.floor}
+    return {"kind": part.kind, "end": part.end, "ratio": part.ratio, **held}
 
 
 def _cost_json(objective: Objective, chain: Chain) -> dict[str, Any]:
@@ -245,14 +242,14 @@ def _alone_table(found: Proposal) -> Table:
 
 
 def _covers(found: Proposal) -> tuple[Cover, ...]:
+    """Returns what could be summed if every device trained what it holds; nothing is summed in inference."""
+    if not found.work.train:
+        return ()
     owners = [device.organisation for device in found.devices.devices]
     return covers(list(zip(owners, found.parts, strict=True)), found.profile.nodes)
 
 
 def _cover_words(found: Proposal) -> Iterator[str]:
-    """Yields what could be summed if every device trained what it holds."""
-    if not found.work.train:
-        return
     for cover in _covers(found):
         holders = len(cover.organisations)
         has = f"{_holds(cover.part)}: held by {holders} organisation{'' if holders == 1 else 's'}"

@@ -19,7 +19,7 @@ from privacy.audit.transcript import AttemptRecord
 from privacy.dp.plan import SitePlan
 from privacy.secagg import client, effects, wire
 from privacy.secagg.admission import ClientConfig
-from privacy.secagg.context import Roster, RoundContext
+from privacy.secagg.context import Roster, RoundContext, Thresholds
 from privacy.secagg.suite import RealSuite
 from privacy.store.budgets import UNLIMITED, Asset
 from privacy.store.ledger import Ledger
@@ -271,3 +271,19 @@ class TestCentralNoise:
             assert vector.var() == pytest.approx(variance, rel=0.05)
         together = np.corrcoef([vector[:size] for vector in drawn.values()])
         assert np.abs(together - np.eye(3)).max() < 5 / np.sqrt(size)
+
+
+def test_floors_do_not_fall_below_what_the_noise_counts_on_however_few_are_left() -> None:
+    """Shares of noise are made for the whole federation: a smaller cohort must not be asked for thinner sums."""
+    counted_on = Thresholds(n_c=1, t=4, min_survivors=5, min_cover=4)
+    done = run(Town(), rounds=1, counted_on=counted_on)
+    (attempt,) = done.attempts
+    assert attempt.signed is not None
+    floors = RoundContext.decode(attempt.signed.context).thresholds
+    assert (floors.min_survivors, floors.min_cover) == (5, 4)
+    assert done.records[0].still == (OUTER,)
+    few = Town(spent={SiteId("e"): "nothing left", SiteId("f"): "nothing left"})
+    (record,) = run(few, rounds=1, retries=0, counted_on=counted_on).records
+    assert record.skipped
+    assert set(record.missing.values()) == {"4 sites are left to ask, and the noise counts on 5"}
+    assert not few.asked
