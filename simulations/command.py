@@ -62,8 +62,9 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
         typer.Option(
             "--set",
             help="key=value, any number of times: learning_rate, local_steps, batch, clip, retries, rows,"
-            " update_clip, unit (record or site),"
-            " deadline (seconds), fault.SITE (silent, late:SECONDS, nan, raises), or a setting of the strategy.",
+            " update_clip, unit (record or site), deadline (seconds), deal (shares, dirichlet, classes),"
+            " agent.SITE (torch, scikit-learn), fault.SITE (silent, late:SECONDS, nan, raises), or a setting of the"
+            " strategy.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; by default a new one under runs/.")] = None,
