@@ -168,7 +168,12 @@ class SecureCollector:
         return replace(floors, min_survivors=survivors, min_cover=max(floors.min_cover, self.counted_on.min_cover))
 
     def _at_rest(self, opened: Sequence[HeldRegion]) -> tuple[int, ...]:
-        """Returns the plan's regions that no opened sum moved, by number; a cohort's regions are unions of them."""
+        """Returns the plan's regions that no opened sum moved, by number; a cohort's regions are unions of them.
+
+        None where every site holds the whole model: that round was skipped, which is said elsewhere.
+        """
+        if self.plan.is_whole:
+            return ()
         moved = np.zeros(self.plan.layout.size, dtype=np.bool_)
         for region in opened:
             moved[region.positions] = True

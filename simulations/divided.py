@@ -84,8 +84,8 @@ class Divided:
 
 
 def is_divided(job: Job) -> bool:
-    """Whether sites hold different parts, or keep some parameters to themselves."""
-    return bool(job.division.private) or len(job.plan.regions()) > 1
+    """Whether there is a parameter that not every site trains and sends."""
+    return not job.plan.is_whole
 
 
 def measure_division(

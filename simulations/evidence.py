@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import privacy
-from privacy.audit import masked_rounds, words
+from privacy.audit import division, division_words, masked_rounds, words
 from privacy.dp.accounting import epsilon, round_up
 from privacy.dp.events import Arithmetic, Event, Relation, SamplingType, SkellamEvent
 from privacy.dp.plan import DistributedPlan, RecordPlan, Unit
@@ -14,6 +14,8 @@ from server.rounds import RoundRecord
 from simulations.accounts import Lifetime
 from simulations.job import Job
 from simulations.outcome import Outcome, Placement, PrivacyClaim, Spent
+from simulations.summary import submodels
+from strategies.secure_sum import summed
 
 _CLAIM_IDS: dict[Placement, str] = {
     "local": "privacy.epsilon",
@@ -26,6 +28,22 @@ _NOT_AGAINST: dict[Placement, str] = {
 }
 _PATIENTS = "A patient in several hospitals is protected less than one in a single hospital."
 _RECORDS = "A patient with several records, or in several hospitals, is protected less than one with a single record."
+_SUPPRESSION = (
+    "Sites hold different parts of the model: a malicious server could send some of them values with which the update"
+    " of a single other site stands out in the sum of a region."
+)
+_UNEQUAL = (
+    "With unequal sub-models, that nothing but sums is seen holds against a server that follows the protocol; against"
+    " one that does not, only distributed noise "
+)
+_NOISY_STEPS = " What protects a record even then is the noise of its site's own steps."
+_UNEQUAL_SHARES = (
+    "A region with more holders than the fewest gets a smaller share of noise from each: every region has the declared"
+    " noise if as many of its holders as are counted on there drew theirs."
+)
+_PRIVATE = "Private parameters never leave their site: only it sees them."
+_IN_NO_SUM = " They are in no sum, so no epsilon of noise in the sum is about them."
+_IN_STEPS = " They are trained in the same noisy steps as the rest, and covered by the epsilon of those steps."
 _RESTS_ON: dict[Placement, str] = {
     "central": "Every site clipped its update as agreed: under masks the server cannot see whether it did.",
     "distributed": "As many sites as were counted on drew their shares of the noise honestly and told nobody.",
@@ -68,7 +86,10 @@ def predicate(
         "protections": outcome.protections,
         "claims": claims,
         "utility": _utility(outcome),
-        "rounds": [_round(record, loss) for record, loss in outcome.trained.rounds],
+        "submodels": submodels_of(outcome),
+        "rounds": [
+            _round(record, loss, divided=outcome.divided is not None) for record, loss in outcome.trained.rounds
+        ],
         "egress": [{"site": site, **vars(outcome.egress(site))} for site in outcome.job.sites],
         "not_protected": not_protected(outcome),
         "assumptions": assumptions(outcome),
@@ -94,13 +115,19 @@ def _run(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _round(record: RoundRecord, loss: float) -> dict[str, Any]:
+def submodels_of(outcome: Outcome) -> dict[str, Any] | None:
+    """Returns parts, regions and baselines as the report lists them; nothing where all sites hold the whole model."""
+    return None if outcome.divided is None else submodels(outcome.divided, _text)
+
+
+def _round(record: RoundRecord, loss: float, *, divided: bool) -> dict[str, Any]:
     return {
         "round": record.round,
         "attempts": record.attempts,
         "answered": list(record.answered),
         "missing": [{"site": site, "reason": reason} for site, reason in record.missing.items()],
         "skipped": record.skipped,
+        "still": list(record.still) if divided else [],
         "loss": _text(loss),
     }
 
@@ -204,14 +231,21 @@ def server_view(outcome: Outcome) -> str:
     """Returns what the server saw of single sites, in words."""
     if not outcome.job.secagg:
         return "The server sees every site's single update: there was no secure aggregation."
-    n = len(outcome.trained.roster.nodes)
-    limits = thresholds(n)
-    return words.sums_seen(n, limits.n_c, limits.min_survivors, fixed_set=False)
+    sites = outcome.trained.roster.nodes
+    limits, floor = thresholds(len(sites)), thresholds(len(sites)).min_survivors
+    if unequal := _is_unequal(outcome):
+        held = [region.holders for region in summed(outcome.job.plan, sites, limits.min_cover)]
+        floor = division.fewest_holders(held, {"sites": sites, **vars(limits)})
+    return words.sums_seen(len(sites), limits.n_c, floor, fixed_set=False, unequal=unequal)
+
+
+def _is_unequal(outcome: Outcome) -> bool:
+    return outcome.divided is not None and len(outcome.divided.regions) > 1
 
 
 def not_protected(outcome: Outcome) -> list[str]:
     """Returns what this run does not protect, in words; a mandatory part of every report."""
-    lines = [server_view(outcome)]
+    lines = [server_view(outcome), *_division_limits(outcome)]
     if not outcome.job.privacy:
         lines.append("No differential privacy was applied: updates and model may give away training records.")
     else:
@@ -227,6 +261,24 @@ def not_protected(outcome: Outcome) -> list[str]:
         "All parties ran on one machine, without TLS: this is a simulation and shows nothing about transport.",
         "Nothing shows that a site trained honestly, nor who holds the key that signed this report.",
     ]
+    return lines
+
+
+def _division_limits(outcome: Outcome) -> list[str]:
+    """Returns what comes with a divided model, beside what holds for every run."""
+    found, job = submodels_of(outcome), outcome.job
+    if found is None:
+        return []
+    lines = division_words.about_slack(found)
+    if any(region["still"] for region in found["regions"]):
+        lines.append(division_words.about_still(found, len(outcome.trained.rounds)))
+    if _is_unequal(outcome):
+        lines.append(_SUPPRESSION)
+        had = "protects a site's update." if "distributed" in job.privacy else "would protect, and this run had none."
+        lines.append(_UNEQUAL + had + (_NOISY_STEPS if job.record_privacy else ""))
+    if job.division.private:
+        in_sum = _IN_NO_SUM if set(job.privacy) & {"site", "distributed"} else ""
+        lines.append(_PRIVATE + in_sum + (_IN_STEPS if job.record_privacy else ""))
     return lines
 
 
@@ -254,6 +306,8 @@ def _privacy_assumptions(outcome: Outcome) -> list[str]:
         else "The Gaussian is a 64-bit floating-point one, rounded to a public grid: epsilon is asserted, not proved.",
         "Each ledger was debited before anything that it pays for left; the events listed are those debits.",
     ]
+    if _is_unequal(outcome) and any(claim.placement == "distributed" for claim in outcome.claims):
+        lines.append(_UNEQUAL_SHARES)
     lines += [_RESTS_ON[claim.placement] for claim in outcome.claims if claim.placement in _RESTS_ON]
     records = [plan for plan in plans if isinstance(plan, RecordPlan)]
     if any(plan.sampling.type is SamplingType.POISSON for plan in records):

@@ -65,7 +65,7 @@ def check_plan(job: "Job") -> None:
     for site in job.sites:
         kind = job.agent_of(site).kind
         refuse_unless_offered(kind, job.privacy, site=site, unit=job.unit, rule=job.algorithm.local)
-    if not (job.division.private or len(job.plan.regions()) > 1):
+    if job.plan.is_whole:
         return
     if not job.secagg:
         raise ConfigError("sub-models are summed under masks only", hint="Drop --no-secagg.")

@@ -1,11 +1,13 @@
 """The ``--json`` object of a run (``privacy/audit/schemas/simulate-v1.json``)."""
 
+from collections.abc import Callable
 from typing import Any
 
 from privacy.dp.accounting import round_up
 from privacy.dp.events import SamplingType
 from privacy.dp.plan import RecordPlan
 from simulations.accounts import SERVER
+from simulations.divided import Baseline, Divided
 from simulations.outcome import Outcome, PrivacyClaim, Spent
 from strategies.task import SiteId
 
@@ -33,8 +35,53 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
             "majority": _rounded(outcome.reference.majority),
         },
         "protections": outcome.protections,
+        "submodels": None if outcome.divided is None else submodels(outcome.divided, _rounded),
         "egress": {site: vars(outcome.egress(site)) for site in job.sites},
         "seconds": round((outcome.finished - outcome.started).total_seconds(), 3),
+    }
+
+
+def submodels(divided: Divided, written: Callable[[float], Any]) -> dict[str, Any]:
+    """Returns parts, regions and baselines as the summary and the signed report list them.
+
+    Args:
+      divided: What was found.
+      written: Spells a score.
+    """
+    smallest = min(divided.parts, key=lambda part: part.parameters)
+
+    def baseline(found: Baseline, part: str) -> dict[str, Any]:
+        return {
+            "part": part,
+            "sites": list(found.sites),
+            "score": written(found.score),
+            "scored_at": list(found.scored_at),
+        }
+
+    return {
+        "floor": divided.floor,
+        "slack": divided.slack,
+        "parts": [
+            {
+                "name": part.name,
+                "sites": list(part.sites),
+                "parameters": part.parameters,
+                "upload_bytes": part.upload,
+                "score": [written(score) for score in part.score],
+                "scored_at": list(part.scored_at),
+            }
+            for part in divided.parts
+        ],
+        "regions": [
+            {"holders": list(region.holders), "parameters": region.parameters, "still": region.still}
+            for region in divided.regions
+        ],
+        "baselines": {
+            "smallest": baseline(divided.smallest, smallest.name),
+            "strong": None
+            if divided.strong is None
+            else baseline(divided.strong, next(p.name for p in divided.parts if p.sites == divided.strong.sites)),
+        },
     }
 
 

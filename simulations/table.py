@@ -14,7 +14,8 @@ from privacy.dp.accounting import posterior_from_even_odds, round_up
 from privacy.dp.events import Relation, SamplingType
 from privacy.dp.plan import RecordPlan, Unit
 from privacy.store.budgets import filter_name
-from simulations.evidence import server_view
+from simulations import table_divided
+from simulations.evidence import server_view, submodels_of
 from simulations.outcome import Outcome, Placement
 
 _AGAINST: dict[Placement, str] = {
@@ -27,7 +28,8 @@ _FEW = 30  # test rows below which one row moves the score by more than three po
 
 def show(outcome: Outcome, console: Console) -> None:
     """Prints the two tables and the words under them."""
-    console.print(_scores(outcome), _released(outcome))
+    found = submodels_of(outcome)
+    console.print(_scores(outcome), *([] if found is None else [table_divided.parts(found)]), _released(outcome))
     for line in words(outcome):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -84,10 +86,12 @@ def words(outcome: Outcome) -> Iterator[str]:
     """Yields what the table means and what it does not show."""
     job, reference = outcome.job, outcome.reference
     private = " without privacy; private: the same with it, the model that this run delivers"
+    common = "the common model" if outcome.divided is None else "a site's part of the common model"
     yield (
-        "home: own model at home; elsewhere: mean of the other sites' own models here; together: the common model"
+        f"home: own model at home; elsewhere: mean of the other sites' own models here; together: {common}"
         f"{private if job.privacy else ''}."
     )
+    yield from table_divided.lines(outcome)
     counted = {site for record, _ in outcome.trained.rounds if not record.skipped for site in record.answered}
     if silent := [site for site in job.sites if site not in counted]:
         yield f"Contributed to no round, so the common model is the others': {', '.join(silent)}."

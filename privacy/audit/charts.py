@@ -48,6 +48,17 @@ class BudgetRow:
     text: str
 
 
+@dataclass(frozen=True)
+class RegionBar:
+    """A region of a divided model: its parameters, the share of sites that hold it, of rounds that it stood still."""
+
+    label: str
+    text: str
+    size: int
+    held: float
+    still: float
+
+
 def scores(rows: Sequence[ScoreRow], lanes: Sequence[str], *, percent: bool, description: str) -> Markup:
     """Draws one row a site, one lane a series, on a common axis.
 
@@ -101,6 +112,27 @@ def budgets(rows: Sequence[BudgetRow], target: float, *, name: str, title: str) 
         limit = Markup('<line class="limit" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>')
         body.append(limit.format(_percent(target / full), top + 17, top + 35))
     return _svg(name, height, title, "; ".join(f"{row.label}: {row.text}" for row in rows[:8]), body)
+
+
+def regions(bars: Sequence[RegionBar]) -> Markup:
+    """Draws a bar a region: as wide as its parameters, as dark as many sites hold it, hatched for rounds at rest."""
+    shown, most = bars[:MOST_ROWS], max((bar.size for bar in bars), default=1)
+    hatch = Markup(
+        '<defs><pattern id="at-rest" width="7" height="7" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+        '<rect class="rest" width="7" height="7"/><line class="hatch" x1="0" x2="0" y1="0" y2="7"/></pattern></defs>'
+    )
+    body = [hatch]
+    for index, bar in enumerate(shown):
+        top, width = 46 * index, max(bar.size / most, 0.005)
+        body.append(Markup('<text class="name" x="0" y="{}">{}</text>').format(top + 14, bar.label))
+        body.append(Markup('<text class="value end" x="100%" y="{}">{}</text>').format(top + 14, bar.text))
+        held = Markup('<rect class="region" x="0" y="{}" width="{}" height="14" fill-opacity="{}"/>')
+        body.append(held.format(top + 21, _percent(width), f"{0.2 + 0.8 * min(bar.held, 1.0):.2f}"))
+        if bar.still:
+            rest = Markup('<rect x="0" y="{}" width="{}" height="14" fill="url(#at-rest)"/>')
+            body.append(rest.format(top + 21, _percent(width * min(bar.still, 1.0))))
+    described = "; ".join(f"{bar.label}: {bar.text}" for bar in shown[:8])
+    return _svg("regions", 46 * len(shown) + 4, "Regions of the model", described, body)
 
 
 def losses(points: Sequence[tuple[int, float | None]], skipped: Iterable[int], description: str) -> Markup:

@@ -10,6 +10,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
+from privacy.audit import division
 from privacy.audit.statement import EPSILON_CLAIMS, Statement
 from privacy.errors import ConfigError
 from privacy.secagg.context import Thresholds
@@ -29,7 +30,7 @@ def of_all(report: Statement) -> list[str]:
 
 
 def of_report(report: Statement) -> list[str]:
-    """Checks that rounds, sites, protections, scores and times tell one story."""
+    """Checks that rounds, sites, protections, scores, times and parts of the model tell one story."""
     body = report.predicate
     return [
         *_run(body["run"], body["rounds"]),
@@ -37,6 +38,7 @@ def of_report(report: Statement) -> list[str]:
         *_sites(body),
         *_protections(report),
         *_scores(body["utility"]),
+        *division.of_division(report),
     ]
 
 
@@ -95,7 +97,7 @@ def of_masked_rounds(report: Statement) -> list[str]:
     numbers = [attempt["round"] for attempt in claim["attempts"]]
     if numbers != sorted(numbers):
         problems.append("the attempts are not in the order of the rounds")
-    return [*problems, *_courses(report.predicate, attempts)]
+    return [*problems, *_courses(report.predicate, attempts), *division.of_region_sums(report, claim)]
 
 
 def of_egress(report: Statement) -> list[str]:
@@ -125,8 +127,8 @@ def _attempt(attempt: dict[str, Any], claim: dict[str, Any]) -> Iterator[str]:
     if opened != {attempt["aborted"] is None}:
         yield f"{name} is neither opened nor aborted, or both"
     elif attempt["aborted"] is not None:
-        if survivors:
-            yield f"{name} is aborted and has survivors"
+        if survivors or attempt["regions"]:
+            yield f"{name} is aborted and has survivors, or sums"
     elif attempt["cohort"] >= len(claim["cohorts"]):
         yield f"{name} has a cohort that is not listed"
     else:
@@ -183,7 +185,7 @@ def _shares(report: Statement, claim: dict[str, Any]) -> Iterator[str]:
     rounds = report.claim("secagg.rounds")
     if rounds is None:
         yield "shares of noise are claimed, but no masked rounds that would hide them"
-    elif counted and counted[0] > (sure := min(one["min_survivors"] - one["n_c"] for one in rounds["cohorts"])):
+    elif counted and counted[0] > (sure := division.sure_shares(report, rounds)):
         yield f"{counted[0]} strangers' shares are counted on, the masked rounds promise {sure}"
 
 

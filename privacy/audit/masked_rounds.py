@@ -77,7 +77,7 @@ def _attempt(record: AttemptRecord, context: RoundContext | None, cohorts: list[
     number, signed = {"round": record.round, "attempt": record.attempt}, record.signed
     if signed is None or context is None:
         empty = dict.fromkeys(("cohort", "model_root", "ctx"))
-        return {**number, **empty, "survivors": [], "aborted": record.reason}
+        return {**number, **empty, "survivors": [], "regions": [], "aborted": record.reason}
     cohort = {"sites": list(context.cohort), **vars(context.thresholds)}
     if cohort not in cohorts:
         cohorts.append(cohort)
@@ -85,6 +85,10 @@ def _attempt(record: AttemptRecord, context: RoundContext | None, cohorts: list[
         **number,
         "cohort": cohorts.index(cohort),
         "survivors": list(signed.survivors),
+        "regions": [
+            {"holders": len(set(region.holders) & set(signed.survivors)), "entries": region.length}
+            for region in (context.regions[k] for k in signed.active)
+        ],
         "model_root": context.model_root.hex(),
         "ctx": context.digest.hex(),
         "aborted": None,
@@ -193,18 +197,27 @@ def problems(claim: Mapping[str, Any], data: bytes, progress: Callable[[str], No
     return [f"'{name}' is not what the transcript proves" for name in proved if proved[name] != claim[name]]
 
 
+def is_divided(attempt: Mapping[str, Any]) -> bool:
+    """Tells whether an attempt of the claim opened other sums than one over all survivors."""
+    return [region["holders"] for region in attempt["regions"]] != [len(attempt["survivors"])]
+
+
 def summary(claim: Mapping[str, Any]) -> str:
     """Returns in one line what a claim that holds shows, and what it does not."""
     opened = [attempt for attempt in claim["attempts"] if attempt["aborted"] is None]
     sizes = " or ".join(map(str, sorted({len(attempt["survivors"]) for attempt in opened})))
     aborted = len(claim["attempts"]) - len(opened)
     nothing = f", {words.count(aborted, 'attempt')} opened nothing" if aborted else ""
+    covers = [region["holders"] for attempt in opened if is_divided(attempt) for region in attempt["regions"]]
+    regions = f", each sum of a region over at least {min(covers)} sites" if covers else ""
+    cover = "{} in that of a region, " if covers else ""
     limits = "".join(
-        f" of {len(cohort['sites'])} sites at least {cohort['min_survivors']} in a sum, threshold {cohort['t']}, "
+        f" of {len(cohort['sites'])} sites at least {cohort['min_survivors']} in a sum, "
+        f"{cover.format(cohort['min_cover'])}threshold {cohort['t']}, "
         f"{cohort['n_c']} may collude;"
         for cohort in claim["cohorts"]
     )
     return (
-        f"the roster's keys signed {words.count(len(opened), 'sum')} over {sizes} sites, one model root each{nothing};"
-        f"{limits} not shown: whose keys these are, how sites trained"
+        f"the roster's keys signed {words.count(len(opened), 'sum')} over {sizes} sites{regions}, one model root "
+        f"each{nothing};{limits} not shown: whose keys these are, how sites trained"
     )

@@ -12,6 +12,7 @@ from markupsafe import Markup
 from privacy.audit import (
     envelope,
     masked_rounds,
+    page_parts,
     page_privacy,
     page_rounds,
     page_secagg,
@@ -73,11 +74,14 @@ def _view(report: Statement) -> dict[str, Any]:
             {"name": name, "on": states[key], "words": on if states[key] else off}
             for key, (name, on, off) in words.PROTECTIONS.items()
         ],
-        "utility": page_utility.view(body["utility"], private=bool(report.epsilons)),
+        "utility": page_utility.view(
+            body["utility"], private=bool(report.epsilons), divided=body["submodels"] is not None
+        ),
         "rounds": page_rounds.view(body["rounds"]),
-        "secagg": page_secagg.view(report.claim("secagg.rounds")),
+        "parts": page_parts.view(report),
+        "secagg": page_secagg.view(report),
         "egress": page_rounds.egress(body["egress"]),
-        "claims": [_claim(claim) for claim in body["claims"]],
+        "claims": [_claim(claim, unequal=report.unequal) for claim in body["claims"]],
         "other_kinds": [{"name": name, "worth": worth} for name, worth in words.KINDS.items() if name not in used],
         "public_key": body["signer"]["public_key"],
         "model": {**model, "size": words.count(model["parameters"], "parameter")},
@@ -96,11 +100,12 @@ def _summary(body: dict[str, Any]) -> str:
     return f"{words.count(len(took_part), 'site')} trained one model together in {done}{of}, by {run['strategy']}."
 
 
-def _claim(claim: dict[str, Any]) -> dict[str, str]:
-    return {"id": claim["id"], "kind": claim["kind"], "says": _says(claim), "worth": words.KINDS[claim["kind"]]}
+def _claim(claim: dict[str, Any], *, unequal: bool) -> dict[str, str]:
+    says = _says(claim, unequal=unequal)
+    return {"id": claim["id"], "kind": claim["kind"], "says": says, "worth": words.KINDS[claim["kind"]]}
 
 
-def _says(claim: dict[str, Any]) -> str:
+def _says(claim: dict[str, Any], *, unequal: bool) -> str:
     match claim["id"]:
         case "model.digest":
             return f"The model is the file {claim['file']} with SHA-256 {claim['sha256'][:16]}…"
@@ -112,5 +117,6 @@ def _says(claim: dict[str, Any]) -> str:
             whom = "Each site" if claim["unit"] == "site" else f"Each {claim['unit']} at each site"
             return (
                 f"{whom}: ε at most {page_privacy.largest(claim, 'epsilon')} at δ = {claim['delta']}, relation "
-                f"{claim['relation']}, by {claim['accountant']} from the listed steps, against {words.against(claim)}"
+                f"{claim['relation']}, by {claim['accountant']} from the listed steps, against "
+                f"{words.against(claim, unequal=unequal)}"
             )

@@ -29,7 +29,8 @@ _NO_ROOM = "has no room for another attempt"
 
 def view(report: Statement) -> list[dict[str, Any]]:
     """Returns what the page shows of each claim of differential privacy."""
-    return [_claim(claim, len(report.predicate["egress"])) for claim in report.epsilons]
+    n_sites = len(report.predicate["egress"])
+    return [_claim(claim, n_sites, unequal=report.unequal) for claim in report.epsilons]
 
 
 def stop(report: Statement) -> dict[str, Any] | None:
@@ -46,7 +47,7 @@ def largest(claim: dict[str, Any], field: str) -> str:
     return max((str(entry[field]) for entry in claim["sites"] if entry[field] is not None), key=Decimal, default="–")
 
 
-def _claim(claim: dict[str, Any], n_sites: int) -> dict[str, Any]:
+def _claim(claim: dict[str, Any], n_sites: int, *, unequal: bool) -> dict[str, Any]:
     sites, place = claim["sites"], claim["placement"]
     events = [event for entry in sites for event in entry["events"]]
     worst = max(sites, key=lambda entry: Decimal(entry["epsilon"]))
@@ -56,7 +57,7 @@ def _claim(claim: dict[str, Any], n_sites: int) -> dict[str, Any]:
         "title": words.PLACEMENTS[place],
         "who": _who(claim, n_sites),
         "whom": words.FROM_WHOM[place],
-        "against": words.against(claim),
+        "against": words.against(claim, unequal=unequal),
         "suspected": words.SUSPECTED[claim["unit"]],
         "shared": words.SHARED[claim["unit"]],
         "relation": claim["relation"],
@@ -75,7 +76,7 @@ def _claim(claim: dict[str, Any], n_sites: int) -> dict[str, Any]:
         "budget_chart": _budgets(claim),
         "table": _table(claim),
         "lifetime": _lifetime(claim),
-        "hypothetical": _hypothetical(claim),
+        "hypothetical": _hypothetical(claim, unequal=unequal),
     }
 
 
@@ -137,14 +138,15 @@ def _lifetime(claim: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-def _hypothetical(claim: dict[str, Any]) -> Table | None:
+def _hypothetical(claim: dict[str, Any], *, unequal: bool) -> Table | None:
     if "hypothetical" not in claim:
         return None
     rows = tuple(
         (row["shares"], row["epsilon"], "counted on: the claim" if row["counted"] else "hypothetical")
         for row in claim["hypothetical"]
     )
-    return Table("ε at the weakest site's number of noisy sums, if that many shares were there", _SHARES, rows)
+    where = " where the holders are fewest, and in proportion in every other region" if unequal else ""
+    return Table(f"ε at the weakest site's number of noisy sums, if that many shares were there{where}", _SHARES, rows)
 
 
 def _table(claim: dict[str, Any]) -> Table:

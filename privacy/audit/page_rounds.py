@@ -72,16 +72,17 @@ def _chart(rounds: list[dict[str, Any]], losses: list[tuple[int, float | None]])
 
 def _course(entry: dict[str, Any]) -> tuple[Any, ...]:
     missing = tuple((item["site"], item["reason"]) for item in entry["missing"])
-    return (entry["attempts"], tuple(entry["answered"]), missing, entry["skipped"])
+    return (entry["attempts"], tuple(entry["answered"]), missing, entry["skipped"], tuple(entry["still"]))
 
 
 def _row(group: list[dict[str, Any]]) -> tuple[str | int, ...]:
     first, last = group[0], group[-1]
     answered = first["answered"]
+    still = f"; at rest: region {', '.join(map(str, first['still']))}" if first["still"] else ""
     return (
         str(first["round"]) if len(group) == 1 else f"{first['round']} to {last['round']}",
         first["attempts"],
         f"{len(answered)}: {', '.join(answered)}" if answered else "none",
         "; ".join(f"{item['site']}: {item['reason']}" for item in first["missing"]) or "–",
-        "SKIPPED" if first["skipped"] else "completed",
+        "SKIPPED" if first["skipped"] else f"completed{still}",
     )

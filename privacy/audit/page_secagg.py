@@ -3,7 +3,8 @@
 from itertools import groupby
 from typing import Any
 
-from privacy.audit import words
+from privacy.audit import division, masked_rounds, words
+from privacy.audit.statement import Statement
 from privacy.audit.tables import Column, Table
 from privacy.audit.transcript import TRANSCRIPT_FILE
 
@@ -15,8 +16,9 @@ _COLUMNS = (
 )
 
 
-def view(claim: dict[str, Any] | None) -> dict[str, Any] | None:
+def view(report: Statement) -> dict[str, Any] | None:
     """Returns what the page shows of a ``secagg.rounds`` claim; nothing if there is none."""
+    claim = report.claim("secagg.rounds")
     if claim is None:
         return None
     attempts = claim["attempts"]
@@ -26,10 +28,10 @@ def view(claim: dict[str, Any] | None) -> dict[str, Any] | None:
     over = "the same sites" if len(sets) == 1 else f"{len(sets)} different sets of sites"
     return {
         "protocol": claim["protocol"],
-        "cohorts": [_cohort(cohort, fixed_set=claim["fixed_set"]) for cohort in claim["cohorts"]],
+        "cohorts": [_cohort(cohort, report, fixed_set=claim["fixed_set"]) for cohort in claim["cohorts"]],
         "ring_bits": claim["ring_bits"],
         "roster": claim["roster"],
-        "sets": f"{words.count(len(opened), 'sum')}, over {over}",
+        "sets": f"{words.count(len(opened), 'attempt' if report.unequal else 'sum')}, over {over}",
         "file": TRANSCRIPT_FILE,
         "sha256": claim["transcript_sha256"],
         "table": Table("Attempts with the same course are one line", _COLUMNS, rows),
@@ -37,25 +39,33 @@ def view(claim: dict[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def _cohort(cohort: dict[str, Any], *, fixed_set: bool) -> dict[str, Any]:
-    n = len(cohort["sites"])
+def _cohort(cohort: dict[str, Any], report: Statement, *, fixed_set: bool) -> dict[str, Any]:
+    n, floor = len(cohort["sites"]), cohort["min_survivors"]
+    if report.unequal:
+        held = [set(region["holders"]) & set(cohort["sites"]) for region in report.predicate["submodels"]["regions"]]
+        floor = division.fewest_holders([holders for holders in held if len(holders) >= cohort["min_cover"]], cohort)
     return {
         **cohort,
         "listed": f"{n}: {', '.join(cohort['sites'])}",
-        "seen": words.sums_seen(n, cohort["n_c"], cohort["min_survivors"], fixed_set=fixed_set),
+        "seen": words.sums_seen(n, cohort["n_c"], floor, fixed_set=fixed_set, unequal=report.unequal),
     }
 
 
 def _course(attempt: dict[str, Any]) -> tuple[Any, ...]:
-    return (attempt["attempt"], tuple(attempt["survivors"]), attempt["aborted"])
+    regions = tuple(region["holders"] for region in attempt["regions"])
+    return (attempt["attempt"], tuple(attempt["survivors"]), regions, attempt["aborted"])
 
 
 def _row(group: list[dict[str, Any]]) -> tuple[str | int, ...]:
     first, last = group[0], group[-1]
     survivors = first["survivors"]
+    opened = "sum opened"
+    if masked_rounds.is_divided(first) and first["regions"]:
+        sizes = sorted({region["holders"] for region in first["regions"]})
+        opened = f"{words.count(len(first['regions']), 'sum')} of regions opened, over {' or '.join(map(str, sizes))}"
     return (
         str(first["round"]) if len(group) == 1 else f"{first['round']} to {last['round']}",
         first["attempt"],
         f"{len(survivors)}: {', '.join(survivors)}" if survivors else "none",
-        "sum opened" if first["aborted"] is None else f"nothing opened: {first['aborted']}",
+        opened if first["aborted"] is None else f"nothing opened: {first['aborted']}",
     )

@@ -9,20 +9,22 @@ _LANES = ("home", "elsewhere", "together_without_privacy", "together", "pooled")
 _FEW = 30
 
 
-def view(utility: dict[str, Any], *, private: bool) -> dict[str, Any]:
+def view(utility: dict[str, Any], *, private: bool, divided: bool) -> dict[str, Any]:
     """Returns what the page shows of the predicate's ``utility``.
 
     Args:
       utility: Fits the schema.
       private: Whether ``together`` was trained with privacy.
+      divided: Whether sites work with parts of the common model.
     """
     metric, sites, baselines = utility["metric"], utility["sites"], utility["baselines"]
     lanes = [name for name in _LANES if any(site[name] is not None for site in sites)]
-    labels = {**words.SERIES, "together": words.SERIES["together"] + (", with privacy" if private else "")}
+    common = "a site's part of the common model" if divided else "the common model"
+    labels = {**words.SERIES, "together": f"together: {common}{', with privacy' if private else ''}"}
     description = "; ".join(f"{site['id']}: together {words.score(site['together'], metric)}" for site in sites[:8])
     return {
         "view": "experimenter's view",
-        "sentence": _means(utility["mean"], metric, private=private),
+        "sentence": _means(utility["mean"], metric, f"{common}{' with privacy' if private else ''}"),
         "note": _small_tests(sites),
         "legend": [{"mark": charts.key(name), "words": labels[name]} for name in lanes],
         "chart": charts.scores(
@@ -72,10 +74,10 @@ def _marks(site: dict[str, Any], lanes: list[str]) -> charts.ScoreRow:
     return charts.ScoreRow(site["id"], words.count(site["n_test"], "test record"), marks)
 
 
-def _means(mean: dict[str, str | None], metric: str, *, private: bool) -> str:
+def _means(mean: dict[str, str | None], metric: str, common: str) -> str:
     if mean["together"] is None:
         return ""
-    parts = [f"Averaged over the sites, the common model{' with privacy' if private else ''} scores "]
+    parts = [f"Averaged over the sites, {common} scores "]
     parts.append(words.score(mean["together"], metric))
     if mean["together_without_privacy"] is not None:
         parts.append(f"; without privacy it would score {words.score(mean['together_without_privacy'], metric)}")

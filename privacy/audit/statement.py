@@ -41,6 +41,12 @@ class Statement:
         return next((claim for claim in self.predicate["claims"] if claim["id"] == claim_id), None)
 
     @property
+    def unequal(self) -> bool:
+        """Whether sites hold different parts of the model, so that an attempt opens one sum for each region."""
+        found = self.predicate["submodels"]
+        return found is not None and len(found["regions"]) > 1
+
+    @property
     def epsilons(self) -> list[dict[str, Any]]:
         """The claims of differential privacy, at most one for each place where noise is added."""
         return [claim for claim_id in EPSILON_CLAIMS.values() if (claim := self.claim(claim_id)) is not None]

@@ -139,6 +139,9 @@ pre {
 .before { fill: var(--soft); opacity: .45; }
 .planned { fill: none; stroke: var(--accent); stroke-width: 1.5; stroke-dasharray: 3 3; }
 .limit { stroke: var(--ink); stroke-width: 2; }
+.region { fill: var(--accent); stroke: var(--accent); }
+.rest { fill: var(--card); }
+.hatch { stroke: var(--accent); stroke-width: 3; }
 .curve { stroke: var(--accent); stroke-width: 2; stroke-linecap: round; }
 .dot { fill: var(--accent); }
 .chart .skip { fill: var(--warn); font-weight: 700; }
@@ -179,6 +182,7 @@ footer {
   .answers > div { padding: .55rem 0; }
   .wide { overflow: visible; }
   details::details-content { content-visibility: visible; block-size: auto; }
+  .region { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
   .spent, .after, .before, .track, .mark, .dot, pre { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }
 """

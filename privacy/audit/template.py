@@ -158,6 +158,20 @@ experiment, and the privacy numbers above do not cover them.</p>
 {% endfor %}
 <p>To compare with: {{ utility.baselines }}.</p></section>
 
+{% if parts %}
+<section aria-labelledby="parts"><h2 id="parts">Parts of the model, and who trained them</h2>
+<p>{{ parts.regions }} {{ parts.still }}</p>
+<p class="note">A bar is a region: as wide as it has parameters, darker the more sites hold it, hatched over the share
+of rounds in which no sum moved it.</p>
+{{ parts.chart }}
+{{ draw(parts.table, "parts") }}
+<p class="note">{{ parts.scores }}</p>
+{% for line in parts.baselines %}
+<p>{{ line }}</p>
+{% endfor %}
+</section>
+{% endif %}
+
 {% for block in privacy %}
 {% set id = "spent-" + block.placement %}
 <section aria-labelledby="{{ id }}"><h2 id="{{ id }}">What privacy {{

@@ -168,7 +168,8 @@ def _signature(keyid: str, public_key: bytes, trusted: Collection[bytes] | None)
 def _consistency(report: Statement) -> CheckedClaim:
     problems = consistency.of_report(report)
     run = report.predicate["run"]
-    agree = "rounds, sites, protections and scores agree with each other"
+    parts = " parts of the model," if report.predicate["submodels"] is not None else ""
+    agree = f"rounds, sites,{parts} protections and scores agree with each other"
     if run["status"] != "finished":
         agree += f"; {words.STATUSES[run['status']]}, after {len(report.predicate['rounds'])} of {run['rounds']} rounds"
     why = problems[0] if problems else agree
@@ -202,10 +203,10 @@ def _epsilon(report: Statement, claim: dict[str, Any], progress: Callable[[str],
         return checked("unchecked", str(error))
     if problems:
         return checked("fails", problems[0])
-    return checked("holds", _priced(claim))
+    return checked("holds", _priced(claim, unequal=report.unequal))
 
 
-def _priced(claim: dict[str, Any]) -> str:
+def _priced(claim: dict[str, Any], *, unequal: bool) -> str:
     """Returns the line of a claim whose price is right: an epsilon is never named without its terms."""
     largest = max(claim["sites"], key=lambda entry: Decimal(entry["epsilon"]))
     exact = pricing.is_exact(event for entry in claim["sites"] for event in pricing.events_of(entry))
@@ -215,7 +216,7 @@ def _priced(claim: dict[str, Any]) -> str:
         f"{'the server' if central else words.count(len(claim['sites']), 'site')}: "
         f"at most {largest['epsilon']} ({largest['site']}), unit {claim['unit']}, relation {claim['relation']}, "
         f"delta {claim['delta']}, target {claim['target_epsilon']}; "
-        f"noise: {words.NOISE[exact]}; against {words.against(claim)}"
+        f"noise: {words.NOISE[exact]}; against {words.against(claim, unequal=unequal)}"
     )
     lifetimes = [entry["lifetime"] for entry in claim["sites"] if "lifetime" in entry]
     if not lifetimes:

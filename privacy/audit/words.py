@@ -98,6 +98,12 @@ AGAINST = {
 }
 """Whom an epsilon holds against, by the place where the noise is added."""
 
+AGAINST_UNEQUAL = (
+    "whoever sees sums of regions that hold as many shares of noise unknown to them as are counted on, {counted} where"
+    " the holders are fewest"
+)
+"""Whom shares of noise hold against where sites hold different parts: more holders bring smaller shares each."""
+
 FILTERS = {
     "gdp": "a Gaussian filter",
     "renyi": "a Rényi filter of order {order}",
@@ -120,15 +126,16 @@ STATUSES = {
 }
 
 
-def sums_seen(n: int, n_c: int, floor: int, *, fixed_set: bool) -> str:
-    """Says what the server can open of ``n`` sites, ``n_c`` of them in league with it."""
+def sums_seen(n: int, n_c: int, floor: int, *, fixed_set: bool, unequal: bool = False) -> str:
+    """Says what the server can open of ``n`` sites, ``n_c`` of them in league with it; one sum a region if unequal."""
     league = (
         f"in league with {n_c} of them, sums over {floor - n_c} or more"
         if n_c
         else "nothing is claimed against a server in league with one of them"
     )
     subtract = "" if fixed_set else " Sums over different survivors can be subtracted."
-    return f"The server sees sums over at least {floor} of {n} sites; {league}.{subtract}"
+    sums = "sums of regions of the model, each" if unequal else "sums"
+    return f"The server sees {sums} over at least {floor} of {n} sites; {league}.{subtract}"
 
 
 def chance(epsilon: float) -> tuple[float, str]:
@@ -139,10 +146,11 @@ def chance(epsilon: float) -> tuple[float, str]:
     return after, f"{after * 100:.2f} %" if after < 0.9999 else "nearly 100 %"
 
 
-def against(claim: dict[str, Any]) -> str:
-    """Says whom a claim of differential privacy holds against, and under which condition."""
+def against(claim: dict[str, Any], *, unequal: bool) -> str:
+    """Says whom a claim of differential privacy holds against, and under which condition; unequal: parts differ."""
     counted = next((row["shares"] for row in claim.get("hypothetical", []) if row["counted"]), 0)
-    return AGAINST[claim["placement"]].format(unit=claim["unit"], counted=counted)
+    said = AGAINST_UNEQUAL if unequal and claim["placement"] == "distributed" else AGAINST[claim["placement"]]
+    return said.format(unit=claim["unit"], counted=counted)
 
 
 def filter_name(lifetime: dict[str, Any]) -> str:

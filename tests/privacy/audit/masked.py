@@ -31,19 +31,23 @@ def attempt(
     lost: Mapping[str, str] | None = None,
     job: bytes = JOB,
     cohort: tuple[str, ...] = SITES,
+    regions: tuple[Region, ...] = (),
 ) -> AttemptRecord:
     """One attempt by the real machines; sites in ``lost`` die with the message that is named there."""
-    whole = Region(cohort, (Block(3, 1000),))
+    regions = regions or (Region(cohort, (Block(14, 1000),)),)
     values = hashlib.sha256(b"the model of round %d" % number).digest()
-    digests = (region_digest(0, whole.length, cohort, values),)
+    digests = tuple(region_digest(k, one.length, one.holders, values) for k, one in enumerate(regions))
     context = RoundContext(
         federation="town", run=RUN, round=number, attempt=attempt, roster=ROSTER.digest, cohort=cohort,
-        thresholds=thresholds(len(cohort)), bits=64, fraction_bits=20, regions=(whole,),
+        thresholds=thresholds(len(cohort)), bits=64, fraction_bits=20, regions=regions,
         model_root=model_root(PLAN, digests), job=job, purpose="training", asset="records",
         durations=Durations(60, 60, 60, 60), fixed_set=False,
     )  # fmt: skip
     rng = np.random.default_rng(number)
-    inputs = {site: LocalInput(random_input(context, site, rng).vectors, PLAN, {0: values}) for site in cohort}
+    inputs = {
+        site: LocalInput(random_input(context, site, rng).vectors, PLAN, dict.fromkeys(context.held(site), values))
+        for site in cohort
+    }
     configs = {
         site: ClientConfig(site, identity(site), ROSTER, job, {}, seeded(number, attempt, site), RealSuite())
         for site in cohort

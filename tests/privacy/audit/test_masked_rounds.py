@@ -353,7 +353,7 @@ LIES: dict[str, Edit] = {
 
 AGAINST_THE_RULES = {
     "a larger cohort", "more may collude", "fewer survivors suffice", "a fixed set", "a higher threshold",
-    "an attempt opened that was not",
+    "an attempt opened that was not", "a larger cover",
 }  # fmt: skip
 
 
@@ -367,6 +367,8 @@ def test_a_signed_lie_about_masked_rounds_fails(said: str) -> None:
         entry = body["rounds"][one["round"] - 1]
         entry.update(attempts=one["attempt"], answered=one["survivors"])
         entry["missing"] = [item for item in entry["missing"] if item["site"] not in one["survivors"]]
+        for region in one["regions"]:
+            region["holders"] = len(one["survivors"])
     verdict = checked(sample.forged(body), HONEST)
     assert verdict.authentic
     assert outcome(verdict, "report.consistency")[0] == "holds"

@@ -290,7 +290,9 @@ def test_what_the_server_sees_in_words(n: int, n_c: int, floor: int, fixed_set: 
 
 def test_a_strange_claim_about_sums_is_still_drawn() -> None:
     body = masked.predicate()
-    never: dict[str, Any] = {"cohort": None, "survivors": [], "model_root": None, "ctx": None, "aborted": None}
+    never: dict[str, Any] = {
+        "cohort": None, "survivors": [], "regions": [], "model_root": None, "ctx": None, "aborted": None
+    }  # fmt: skip
     body["claims"][-2].update(attempts=[{"round": 1, "attempt": 1, **never}])
     assert "1 1 none sum opened" in Document(page.render(sample.forged(body))).text
     body["claims"][-2]["attempts"][0]["aborted"] = HOSTILE
@@ -313,7 +315,7 @@ def test_the_reader_learns_how_to_check(private: bytes) -> None:
 
 def test_a_strange_run_is_still_drawn() -> None:
     text = drawn(
-        rounds=[{"round": 1, "attempts": 3, "answered": [], "missing": [], "skipped": True, "loss": None}],
+        rounds=[{"round": 1, "attempts": 3, "answered": [], "missing": [], "skipped": True, "still": [], "loss": None}],
         run__status="interrupted",
         run__completed=0,
         run__skipped=1,

@@ -109,8 +109,8 @@ def cohort(body: dict[str, Any]) -> Any:
 
 def opened(**changes: Any) -> dict[str, Any]:
     """An attempt whose sum was opened."""
-    whole = {"survivors": sorted(sample.N_TRAIN), "model_root": "2" * 64, "ctx": "2" * 64, "aborted": None}
-    return {"round": 1, "attempt": 1, "cohort": 0, **whole, **changes}
+    whole = {"survivors": sorted(sample.N_TRAIN), "regions": [{"holders": 4, "entries": 14}], "aborted": None}
+    return {"round": 1, "attempt": 1, "cohort": 0, **whole, "model_root": "2" * 64, "ctx": "2" * 64, **changes}
 
 
 MASKED_CONTRADICTIONS: dict[str, tuple[str, Edit]] = {
@@ -152,7 +152,7 @@ MASKED_CONTRADICTIONS: dict[str, tuple[str, Edit]] = {
     ),
     "a completed round without a sum": (
         "secagg.rounds",
-        lambda b: attempts(b)[0].update(survivors=[], cohort=None, model_root=None, ctx=None, aborted="x"),
+        lambda b: attempts(b)[0].update(survivors=[], regions=[], cohort=None, model_root=None, ctx=None, aborted="x"),
     ),
     "a sum in a round that is skipped": (
         "secagg.rounds",
@@ -171,7 +171,7 @@ MASKED_CONTRADICTIONS: dict[str, tuple[str, Edit]] = {
     "two survivors": (
         "secagg.rounds",
         lambda b: (
-            attempts(b)[0].update(survivors=["hungary", "va"]),
+            attempts(b)[0].update(survivors=["hungary", "va"], regions=[{"holders": 2, "entries": 14}]),
             b["rounds"][0].update(answered=["hungary", "va"]),
         ),
     ),
@@ -206,7 +206,7 @@ def test_a_contradiction_about_masked_rounds_is_not_signed_and_is_found(claim_id
 
 def test_a_skipped_round_has_aborted_attempts_only() -> None:
     body = masked.predicate()
-    attempts(body)[0].update(survivors=[], cohort=None, model_root=None, ctx=None, aborted="too few")
+    attempts(body)[0].update(survivors=[], regions=[], cohort=None, model_root=None, ctx=None, aborted="too few")
     body["rounds"][0].update(skipped=True, answered=[])
     body["run"].update(completed=14, skipped=1)
     found = consistency.of_all(statement.decode(statement.encode(body, sample.MODEL_SHA256)))
@@ -216,8 +216,8 @@ def test_a_skipped_round_has_aborted_attempts_only() -> None:
 def test_a_run_that_is_stopped_may_leave_a_round_that_it_began() -> None:
     body = masked.predicate()
     body["run"].update(rounds=20, status="stopped")
-    aborted: dict[str, Any] = {"cohort": None, "survivors": [], "model_root": None, "ctx": None, "aborted": "too few"}
-    attempts(body).extend([{"round": 16, "attempt": 1, **aborted}, opened(round=16, attempt=2)])
+    aborted: dict[str, Any] = {"cohort": None, "survivors": [], "regions": [], "model_root": None, "ctx": None}
+    attempts(body).extend([{"round": 16, "attempt": 1, **aborted, "aborted": "too few"}, opened(round=16, attempt=2)])
     found = consistency.of_all(statement.decode(statement.encode(body, sample.MODEL_SHA256)))
     assert found == []
 

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from privacy.audit import schemas
 from privacy.errors import ConfigError
-from tests.privacy.audit import masked, promises, sample
+from tests.privacy.audit import masked, parted, promises, sample
 
 
 def load(name: str) -> dict[str, Any]:
@@ -54,6 +54,7 @@ BODIES = {
     "plain": sample.plain_predicate(),
     "masked": masked.predicate(),
     "promises": promises.predicate(),
+    "parts": parted.predicate(),
 }
 
 
@@ -112,6 +113,50 @@ def test_every_field_of_a_report_has_a_type(wrong: Any) -> None:
         at(body, path[:-1])[path[-1]] = wrong
         with pytest.raises(ConfigError):
             schemas.check("report-v1", body)
+
+
+def numbered(found: dict[str, Any]) -> dict[str, Any]:
+    """The sub-models of a report as a summary has them: scores are numbers."""
+    for holder in (*found["parts"], *found["baselines"].values()):
+        one = holder["score"]
+        holder["score"] = [float(value) for value in one] if isinstance(one, list) else float(one)
+    return found
+
+
+BOUNDS: dict[str | int, Any] = {
+    "floor": 2, "slack": 101, "parts": [], "regions": [], "sites": [], "holders": [], "scored_at": [], "score": [],
+    "parameters": -1, "upload_bytes": -1, "still": -1, "name": "", "part": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["report-v1", "simulate-v1"])
+def test_every_field_about_sub_models_is_required_typed_and_closed(name: str) -> None:
+    def fits(found: Any) -> bool:
+        body = {**parted.predicate(), "submodels": found} if name == "report-v1" else {**SIMULATION, "submodels": found}
+        try:
+            schemas.check(name, body)
+        except ConfigError:
+            return False
+        return True
+
+    whole = parted.submodels() if name == "report-v1" else numbered(parted.submodels())
+    assert fits(whole)
+    assert fits(None)
+    for path in paths(whole):
+        wrong: list[Any] = [1.5, True, {}]
+        if name == "report-v1" and path[-1] in BOUNDS:
+            wrong.append(BOUNDS[path[-1]])
+        for value in wrong:
+            changed = copy.deepcopy(whole)
+            at(changed, path[:-1])[path[-1]] = value
+            assert not fits(changed), (path, value)
+        changed = copy.deepcopy(whole)
+        if isinstance(path[-1], str):
+            del at(changed, path[:-1])[path[-1]]
+            assert not fits(changed), path
+        if isinstance(at(changed, path[:-1]), dict):
+            at(changed, path[:-1])["surprise"] = 1
+            assert not fits(changed), path
 
 
 @pytest.mark.parametrize("number", ["1e5", "+1", "-1", " 1", "01", ".5", "1.", "NaN", "inf", "1_0", "½", "1" * 19])
@@ -173,6 +218,7 @@ METRICS = {
     "answered": ["va"],
     "missing": [{"site": "cleveland", "reason": "no answer within 10 s"}],
     "skipped": False,
+    "still": [],
     "loss": 0.5,
     "seconds": 0.1,
 }
@@ -200,6 +246,7 @@ SIMULATION = {
     "left_out": [{"id": "va", "n_test": 45, "score": 0.7, "trained_by": ["cleveland"]}],
     "baselines": {"constant": 0.637, "majority": 0.721},
     "protections": {"secagg": False, "record_dp": True, "site_dp": False, "distributed_dp": False, "tls": False},
+    "submodels": None,
     "egress": {"va": {"messages": 16, "bytes": 4976, "unmasked_arrays": 16}},
     "seconds": 4.2,
     "status": "finished",
