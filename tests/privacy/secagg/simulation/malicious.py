@@ -62,10 +62,14 @@ class MaliciousServer:
         return self.random.random() < self.schedule.network.crash / 4
 
     def _attempt(self, context: RoundContext) -> None:
+        self._open(context, *self._to_masks(context))
+
+    def _to_masks(self, context: RoundContext) -> tuple[dict[str, Keys], tuple[str, ...]]:
+        """Returns the KEYS that each site was given, and whose masked vectors came."""
         for down in self.sites.values():
             if not down.up:
                 down.restart()
-        digests = self.schedule.digests()
+        digests = self.schedule.digests(context.attempt)
         starts = {}
         for site in context.cohort:
             held = context.held(site)
@@ -75,7 +79,7 @@ class MaliciousServer:
         keys = self._keys(context, adverts)
         dealt = {m.sender: m for m in self._all(keys, Shr)}
         masked = [m.sender for m in self._all(self._forward(context, keys, dealt), Msk)]
-        self._open(context, keys, tuple(masked))
+        return keys, tuple(masked)
 
     def _keys(self, context: RoundContext, adverts: Mapping[str, Advert]) -> dict[str, Keys]:
         shown = self._told(context, tuple(adverts), "U1")

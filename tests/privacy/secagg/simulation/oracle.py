@@ -29,8 +29,10 @@ class Machine:
     Attributes:
       site: Whose.
       input_id: Which input it masks.
-      draws: Random bytes, in order.
       context: Accepted context.
+      names: What each region of its own plan is called in all attempts: its number in the oracle's context.
+      zero: Regions, by number in its context, where its input is zero: the server made it so, and knows it.
+      draws: Random bytes, in order.
       keys: KEYS that it answered with shares.
       u2: Sites of the FWD that it answered with a masked vector.
       regions: Regions that it sent.
@@ -40,6 +42,8 @@ class Machine:
     site: str
     input_id: Hashable
     context: RoundContext
+    names: tuple[int, ...]
+    zero: frozenset[int] = frozenset()
     draws: list[bytes] = field(default_factory=list)
     advert: Advert | None = None
     keys: Mapping[str, Advert] = field(default_factory=dict)
@@ -71,8 +75,9 @@ class Oracle:
     """Collects what left the sites, and checks every coalition that contains the sites that obey the server.
 
     Attributes:
-      context: The one whose floors hold.
+      context: The one whose floors hold, with every region there is.
       active: Sites that obey the malicious server.
+      openings: Region and inputs of each sum of honest sites that some coalition opened, over all attempts.
     """
 
     context: RoundContext
@@ -80,6 +85,7 @@ class Oracle:
     machines: list[Machine] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     checked: int = 0
+    openings: set[tuple[int, frozenset[Symbol]]] = field(default_factory=set)
     _shares: dict[bytes, tuple[Machine, str, int]] = field(default_factory=dict)
     _owners: dict[bytes, Machine] = field(default_factory=dict)
     _seen: set[str] = field(default_factory=set)
@@ -134,10 +140,10 @@ class Oracle:
     def _knows(self, machine: Machine, kind: str, coalition: frozenset[str]) -> bool:
         if machine.site in coalition:
             return True
-        if not machine.keys:
+        t, shown = machine.context.thresholds.t, machine.revealed[kind]
+        if not machine.keys or len(shown) + len(coalition) < t:
             return False
-        dealt = {machine.context.place(site) for site in machine.keys if site in coalition}
-        return len(machine.revealed[kind] | dealt) >= machine.context.thresholds.t
+        return len(shown | {machine.context.place(site) for site in machine.keys if site in coalition}) >= t
 
     def _check_coalition(self, coalition: frozenset[str]) -> None:
         self.checked += 1
@@ -150,15 +156,15 @@ class Oracle:
         rows: dict[int, list[Row]] = {}
         for machine in bare:
             for k in machine.regions:
-                rows.setdefault(k, []).append(self._row(machine, k, private))
+                rows.setdefault(machine.names[k], []).append(self._row(machine, k, private))
         for k, equations in rows.items():
             self._judge(coalition, k, opened(equations))
 
     def _row(self, machine: Machine, k: int, private: set[bytes]) -> Row:
         me, keys = machine.site, machine.keys
-        row: Row = {("x", me, machine.input_id): 1}
+        row: Row = {} if k in machine.zero else {("x", me, machine.input_id): 1}
         for u in machine.u2:
-            if u == me or u not in self.context.regions[k].holders:
+            if u == me or u not in machine.context.regions[k].holders:
                 continue
             known = {keys[me].s, keys[u].s} & private or keys[u].s not in self._owners
             if not known:
@@ -174,6 +180,7 @@ class Oracle:
         for total in sums:
             sites = sorted(str(symbol[1]) for symbol in total)
             inputs.append({symbol[2] for symbol in total})
+            self.openings.add((k, frozenset(total)))
             if len(sites) < floor or set(total.values()) != {1} or len(inputs[-1]) > 1:
                 self.violation(f"region {k}: {sorted(coalition)} opens {sites}; the floor is {floor} honest sites")
         if len({frozenset(i) for i in inputs}) < len(inputs):

@@ -1,7 +1,7 @@
 """What one seed decides before anything runs: cohort, thresholds, regions, ring, and how bad the network is."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 from typing import Literal
@@ -83,6 +83,8 @@ class Schedule:
       malicious: The server is not the coordinator but one that tries everything.
       active: Sites that obey the malicious server, at most ``n_c``.
       run: Run id.
+      frozen: Regions that an attempt leaves out, by attempt from the first; numbered as in ``regions``.
+      again: A retry masks the same input again, as under the unit `record` (§6.2).
     """
 
     seed: int
@@ -97,6 +99,8 @@ class Schedule:
     malicious: bool = False
     active: frozenset[str] = frozenset()
     run: bytes = RUN
+    frozen: tuple[frozenset[int], ...] = ()
+    again: bool = False
 
     @property
     def crypto(self) -> RealSuite:
@@ -106,30 +110,42 @@ class Schedule:
     def replay(self) -> str:
         return f"replay: python -m tests.privacy.secagg.simulation {self.seed} {self.suite}"
 
-    def digests(self) -> tuple[bytes, ...]:
-        return tuple(region_digest(k, r.length, r.holders, values_digest(k)) for k, r in enumerate(self.regions))
+    def kept(self, attempt: int) -> tuple[int, ...]:
+        """Returns which regions an attempt is over; its context numbers them anew."""
+        frozen = self.frozen[attempt - 1] if attempt <= len(self.frozen) else frozenset()
+        return tuple(k for k in range(len(self.regions)) if k not in frozen)
+
+    def digests(self, attempt: int = 1) -> tuple[bytes, ...]:
+        kept = [(k, self.regions[k]) for k in self.kept(attempt)]
+        return tuple(region_digest(i, r.length, r.holders, values_digest(k)) for i, (k, r) in enumerate(kept))
 
     def context(self, number: int = 1, attempt: int = 1) -> RoundContext:
+        regions = tuple(self.regions[k] for k in self.kept(attempt))
         return RoundContext(
             federation="simulation", run=self.run, round=number, attempt=attempt,
             roster=roster(len(self.cohort)).digest, cohort=self.cohort, thresholds=self.limits, bits=self.bits,
-            fraction_bits=4, regions=self.regions, model_root=model_root(PLAN, self.digests()), job=JOB,
+            fraction_bits=4, regions=regions, model_root=model_root(PLAN, self.digests(attempt)), job=JOB,
             purpose="a test", asset="numbers", durations=Durations(60, 60, 60, 60), fixed_set=self.fixed_set,
         )  # fmt: skip
 
     def coordinator(self, context: RoundContext) -> CoordinatorConfig:
-        return CoordinatorConfig(context, roster(len(self.cohort)), self.digests(), self.crypto)
+        return CoordinatorConfig(context, roster(len(self.cohort)), self.digests(context.attempt), self.crypto)
 
     def input_id(self, context: RoundContext) -> tuple[int, int]:
         """Names the input of an attempt: with a fixed set, all attempts at a round have the same one."""
-        return (context.round, 0 if self.fixed_set else context.attempt)
+        return (context.round, 0 if self.fixed_set or self.again else context.attempt)
 
     def own(self, site: str, context: RoundContext) -> LocalInput:
+        """Returns the site's input by its own plan, whatever regions the server shows it."""
         seed = (self.seed, self.cohort.index(site), *self.input_id(context))
-        own = random_input(context, site, np.random.default_rng(seed))
+        whole = replace(self, frozen=()).context(context.round)
+        own = random_input(whole, site, np.random.default_rng(seed))
         for vector in own.vectors.values():
             vector[0] = vector[0] or 1  # §3.0: an all-zero update is refused
-        return own
+        held = {i: k for i, k in enumerate(self.kept(context.attempt)) if k in own.vectors}
+        return LocalInput(
+            {i: own.vectors[k] for i, k in held.items()}, PLAN, {i: values_digest(k) for i, k in held.items()}
+        )
 
 
 def _limits(r: Random, n: int) -> Thresholds:

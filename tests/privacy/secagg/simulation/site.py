@@ -213,7 +213,9 @@ class Site:
         except RemoteProtocolError:
             context = self.schedule.context()  # the machine refuses it; what it would have trained on is of no matter
         own = self.own(context)
-        truth = Machine(self.name, self.schedule.input_id(context), context)
+        names = self.schedule.kept(context.attempt)
+        zero = frozenset(k for k, vector in own.vectors.items() if not vector.any())
+        truth = Machine(self.name, self.schedule.input_id(context), context, names, zero)
         tap = Tap(self.schedule.crypto, self.name, self.witness)
         config = ClientConfig(
             self.name, signing_key(self.name), roster(len(self.schedule.cohort)), JOB, self.store.admitted(),

@@ -19,21 +19,23 @@ KILLERS = (
     HERE / "simulation" / "test_schedules.py",
     HERE / "test_vectors.py",
 )
+REGIONS = (HERE / "simulation" / "test_regions.py",)
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One changed piece of text, which must occur exactly once."""
+    """One changed piece of text, which must occur exactly once, and what notices it."""
 
     name: str
     module: str
     old: str
     new: str
+    by: tuple[Path, ...] = KILLERS
 
 
 FIRST = (
     Mutant(
-        "holders only",
+        "cover unchecked",
         "context.py",
         "return next((k for k in active if self._cover",
         "return next((k for k in () if self._cover",
@@ -193,6 +195,47 @@ MORE = (
         "share_commitment(label, dealer, message.sender, share) != b''",
     ),
 )
+OF_REGIONS = (
+    Mutant(
+        "only holders check U2",
+        "client.py",
+        'check_set("U2", u2, bindings.u1, memory.active)',
+        'check_set("U2", u2, bindings.u1, context.carried(memory.active, config.site))',
+        REGIONS,
+    ),
+    Mutant(
+        "only holders check U3",
+        "client.py",
+        "tuple(memory.shares), memory.active)",
+        "tuple(memory.shares), memory.context.carried(memory.active, config.site))",
+        REGIONS,
+    ),
+    Mutant("U3 cover unchecked", "client.py", "tuple(memory.shares), memory.active)", "tuple(memory.shares))", REGIONS),
+    Mutant("all-zero update", "admission.py", "if not vector.any():", "if False:", REGIONS),
+    Mutant(
+        "active by cohort",
+        "context.py",
+        "if self._cover(k, u1) >= self.thresholds.min_cover)",
+        "if self._cover(k, self.cohort) >= self.thresholds.min_cover)",
+        REGIONS,
+    ),
+    Mutant("another model", "admission.py", "root == context.model_root", "True", REGIONS),
+    Mutant(
+        "U2 cover unchecked by the server",
+        "coordinator.py",
+        "uncovered(state.active, u2)",
+        "uncovered((), u2)",
+        REGIONS,
+    ),
+    Mutant(
+        "U3 cover unchecked by the server",
+        "coordinator.py",
+        "uncovered(state.active, survivors)",
+        "uncovered((), survivors)",
+        REGIONS,
+    ),
+)
+"""What the tests of regions must notice by themselves."""
 
 
 def survives(mutant: Mutant, folder: Path) -> str:
@@ -208,8 +251,11 @@ def survives(mutant: Mutant, folder: Path) -> str:
     text = target.read_text(encoding="utf-8")
     assert text.count(mutant.old) == 1, f"{mutant.name}: the text it changes is gone; write the mutant anew"
     target.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-    chosen = "scripted or store or all_zero or another_run or few_schedules or perfect or vectors or sends or makes"
-    command = [sys.executable, "-m", "pytest", "-xq", "-p", "no:cacheprovider", "-m", "not soak", *map(str, KILLERS)]
+    chosen = (
+        "scripted or store or all_zero or another_run or few_schedules or perfect or vectors or sends or makes"
+        " or choice"
+    )
+    command = [sys.executable, "-m", "pytest", "-xq", "-p", "no:cacheprovider", "-m", "not soak", *map(str, mutant.by)]
     environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [*command, "-k", f"({chosen}) and not test_schedules[ and not without_the"],
@@ -229,6 +275,12 @@ def test_five_mutants_are_killed(mutant: Mutant, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("mutant", OF_REGIONS, ids=lambda mutant: mutant.name.replace(" ", "-"))
+def test_the_tests_of_regions_kill_mutants_alone(mutant: Mutant, tmp_path: Path) -> None:
+    assert not survives(mutant, tmp_path)
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("mutant", MORE, ids=lambda mutant: mutant.name.replace(" ", "-"))
 def test_all_mutants_are_killed(mutant: Mutant, tmp_path: Path) -> None:
     assert not survives(mutant, tmp_path)
@@ -236,5 +288,5 @@ def test_all_mutants_are_killed(mutant: Mutant, tmp_path: Path) -> None:
 
 @pytest.mark.soak
 def test_the_killers_pass_without_a_mutant(tmp_path: Path) -> None:
-    same = Mutant("none", "client.py", '"""A site\'s side', '"""A site\'s side')
+    same = Mutant("none", "client.py", '"""A site\'s side', '"""A site\'s side', (*KILLERS, *REGIONS))
     assert survives(same, tmp_path)
