@@ -34,13 +34,13 @@ format: $(VENV)/dev.stamp
 	@$(BIN)/ruff check --fix .
 
 bench: $(VENV)/dev.stamp
-	@$(BIN)/python -m simulations.bench
-	@$(BIN)/python -m simulations.bench_secagg
-	@$(BIN)/python -m simulations.bench_noise
-	@$(BIN)/python -m simulations.bench_privacy
-	@$(BIN)/python -m simulations.bench_dp
-	@$(BIN)/python -m simulations.bench_plan
-	@$(BIN)/python -m simulations.bench_divided
+	@$(BIN)/python -m simulations.bench.hospitals
+	@$(BIN)/python -m simulations.bench.secagg
+	@$(BIN)/python -m simulations.bench.noise
+	@$(BIN)/python -m simulations.bench.privacy
+	@$(BIN)/python -m simulations.bench.dp
+	@$(BIN)/python -m simulations.bench.plan
+	@$(BIN)/python -m simulations.bench.divided
 
 soak: $(VENV)/dev.stamp
 	@$(BIN)/pytest -q -m soak

@@ -36,8 +36,10 @@ from privacy.store.run_folder import MODEL_FILE, PAGE_FILE, REPORT_FILE, RunFold
 _LAZY = {
     "simulate": ("simulations.command", "Run a scenario: train together, compare, sign a report."),
     "scenarios": ("simulations.command", "List scenarios and whether their data is at hand."),
-    "plan": ("simulations.plan_command", "Analyse a model and propose who holds which part."),
-    "site": ("privacy.store.command", "Look after a site: its privacy budget."),
+    "plan": ("simulations.planning.command", "Analyse a model and propose who holds which part."),
+    "federation": ("privacy.store.federation", "Agree on a charter: draft, sign, show."),
+    "site": ("privacy.store.command", "Look after a site: its keys and its privacy budget."),
+    "ca": ("privacy.store.ca_command", "Keep a federation's root: issue and renew certificates."),
 }
 _QUIET = ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")
 _INTERRUPTED = 130

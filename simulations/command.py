@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from privacy.errors import ConfigError
-from simulations.datasets import at_hand
+from simulations.data.datasets import at_hand
 from simulations.engines import run_local, run_ray
 from simulations.harness import Experiment
 from simulations.job import Job, resolve

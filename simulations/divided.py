@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from privacy.secagg.context import thresholds
 from server.rounds import FLOOR, RoundRecord
-from simulations.datasets import SiteData
+from simulations.data.datasets import SiteData
 from simulations.job import Job
 from simulations.pieces import Pieces
 from simulations.reference import federate

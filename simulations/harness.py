@@ -38,7 +38,7 @@ from privacy.store.run_folder import (
 from server.exchange import Sleep
 from simulations.accounts import SERVER, Accounts, asset_of, federation_asset, server_plans
 from simulations.conduct import Trained, train_over
-from simulations.datasets import SiteData
+from simulations.data.datasets import SiteData
 from simulations.divided import Divided, is_divided, measure_division
 from simulations.evidence import predicate
 from simulations.identities import Identities

@@ -14,7 +14,7 @@ from privacy.dp.plan import DistributedPlan, SitePlan, SumPlan, Unit
 from privacy.errors import ConfigError
 from privacy.secagg.context import thresholds
 from server.rounds import FLOOR
-from simulations.deal import KINDS
+from simulations.data.deal import KINDS
 from simulations.faults import check_fault
 from simulations.options import Options, to_number, to_whole
 from simulations.refusals import check_plan, check_privacy, unit_of

@@ -22,7 +22,7 @@ from privacy.dp.plan import RecordPlan, Unit
 from privacy.errors import ConfigError
 from privacy.store.admissions import Admissions
 from simulations.accounts import Accounts, asset_of
-from simulations.datasets import SiteData, load_sites
+from simulations.data.datasets import SiteData, load_sites
 from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.options import Options

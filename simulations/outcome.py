@@ -10,7 +10,7 @@ from privacy.dp.plan import PrivacyPlan
 from server.exchange import Egress
 from simulations.accounts import SERVER, Lifetime
 from simulations.conduct import Trained
-from simulations.datasets import SiteData
+from simulations.data.datasets import SiteData
 from simulations.divided import Divided
 from simulations.job import Job
 from simulations.reference import Reference

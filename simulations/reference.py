@@ -17,7 +17,7 @@ from clients.work import Work, contribute
 from privacy.dp.plan import SitePlan
 from privacy.secagg.context import thresholds
 from server.rounds import FLOOR
-from simulations.datasets import SiteData, pooled_training
+from simulations.data.datasets import SiteData, pooled_training
 from simulations.job import Job
 from simulations.members import site_of
 from simulations.pieces import Pieces

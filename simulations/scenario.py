@@ -16,8 +16,8 @@ from typing import Literal
 
 from privacy.errors import ConfigError
 from simulations.based_on import merged
-from simulations.deal import Deal, parse_deal
-from simulations.split import Split
+from simulations.data.deal import Deal, parse_deal
+from simulations.data.split import Split
 from strategies.parts import AgentSpec, Division, parse_agents, parse_division
 from strategies.task import SiteId, Task
 from strategies.task_file import TASK_KEYS, StrictTable, parse_task

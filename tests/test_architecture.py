@@ -75,7 +75,7 @@ def test_flowers_private_names_are_in_one_file() -> None:
     }
     assert users == {
         "simulations/local_grid.py",
-        "simulations/bench_flower.py",
+        "simulations/bench/flower.py",
     }  # the second is what we are measured against
 
 

@@ -18,8 +18,9 @@ from clients.agent import Agent
 from clients.work import Site, contribute
 from privacy import command
 from privacy.secagg.context import thresholds
-from simulations import bench_divided, members, reference
-from simulations.datasets import load_sites
+from simulations import members, reference
+from simulations.bench import divided as bench
+from simulations.data.datasets import load_sites
 from simulations.divided import is_divided, measure_division
 from simulations.job import Job, resolve
 from simulations.members import load_member_data
@@ -186,7 +187,7 @@ def test_scores_of_the_four_hospitals_are_those_of_the_run() -> None:
 @pytest.mark.parametrize("name", ["digits-depth", "digits-width"])
 def test_means_over_seeds_are_those_of_the_bench(name: str) -> None:
     shown = [row for row in rows(PAGE, "scenario, dealt by") if row[0].startswith(f"`{name}`")]
-    measured = bench_divided._rows(name, 5, StringIO())
+    measured = bench._rows(name, 5, StringIO())
     assert [row[0] for row in shown] == [f"`{name}`, {row['deal']}" for row in measured]
     for row, found in zip(shown, measured, strict=True):
         means = [statistics.fmean(found[key]) for key in ("whole", "strong_only", "smallest_for_all")]

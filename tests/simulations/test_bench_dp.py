@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from simulations import bench_dp
-from simulations.bench_dp import MODELS, Row, Trial
+from simulations.bench import dp as bench
+from simulations.bench.dp import MODELS, Row, Trial
 
 WAYS = [
     "not private",
@@ -21,7 +21,7 @@ def test_the_file_has_every_way_and_quick_sizes_are_held_against_no_bar(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "folder" / "bench.json"
-    bench_dp.main(["--quick", "--out", str(out)])
+    bench.main(["--quick", "--out", str(out)])
     found = json.loads(out.read_text(encoding="utf-8"))
     assert (found["schema"], found["quick"], len(found["machine"]["load"])) == ("collegium/bench-dp/v1", True, 2)
     assert [(row["model"], row["way"]) for row in found["rows"]] == [(name, way) for name in MODELS for way in WAYS]
@@ -30,7 +30,7 @@ def test_the_file_has_every_way_and_quick_sizes_are_held_against_no_bar(
         assert row["holds"] is None
         assert (row["off_by"] is not None) == (row["way"] in ("clipped", "clipped by Opacus' hooks"))
     barred = {(row["model"], row["way"]): row["bar"] for row in found["rows"] if row["bar"] is not None}
-    assert barred == bench_dp.BARS
+    assert barred == bench.BARS
     assert f"written: {out}" in capsys.readouterr().out
 
 

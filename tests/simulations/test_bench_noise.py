@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from simulations import bench_noise
+from simulations.bench import noise as bench
 
 
 def test_every_sampler_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "folder" / "bench.json"
-    bench_noise.main(["--quick", "--out", str(out)])
+    bench.main(["--quick", "--out", str(out)])
     found = json.loads(out.read_text(encoding="utf-8"))
     assert (found["schema"], found["quick"]) == ("collegium/bench-noise/v1", True)
     kinds = [row["what"].split(",")[0] for row in found["rows"]]

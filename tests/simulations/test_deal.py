@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privacy.errors import ConfigError
-from simulations.deal import NOBODY, Deal, OnlyAt, deal_rows, parse_deal
+from simulations.data.deal import NOBODY, Deal, OnlyAt, deal_rows, parse_deal
 from strategies.task import SiteId
 from strategies.task_file import StrictTable
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from privacy.secagg.context import thresholds
-from simulations.bench_divided import divide, seeded, whole_score
+from simulations.bench.divided import divide, seeded, whole_score
 from simulations.job import Job, resolve
 from simulations.members import load_member_data
 from simulations.options import Options

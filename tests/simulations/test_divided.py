@@ -13,7 +13,7 @@ from privacy.secagg.admission import ClientConfig, LocalInput
 from privacy.secagg.context import Durations, Roster, RoundContext, model_root, region_digest, thresholds
 from privacy.secagg.suite import RealSuite
 from server.rounds import RoundRecord
-from simulations.datasets import SiteData
+from simulations.data.datasets import SiteData
 from simulations.divided import Baseline, Divided, is_divided, measure_division
 from simulations.job import Job, resolve
 from simulations.members import load_member_data

@@ -7,7 +7,7 @@ Cleveland, Hungary, Switzerland, VA. Ours differ where batch order does (docs/ad
 import numpy as np
 import pytest
 
-from simulations.datasets import pooled_training
+from simulations.data.datasets import pooled_training
 from simulations.job import Job, resolve
 from simulations.members import load_member_data
 from simulations.options import Options

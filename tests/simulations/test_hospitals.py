@@ -7,7 +7,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from simulations.datasets import SiteData
+from simulations.data.datasets import SiteData
 from simulations.job import Job, resolve
 from simulations.members import load_member_data
 from simulations.options import Options

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from privacy.errors import ConfigError
-from simulations import images_data
-from simulations.datasets import at_hand, load_sites
-from simulations.images_data import read_digits, read_fashion
+from simulations.data import images
+from simulations.data.datasets import at_hand, load_sites
+from simulations.data.images import read_digits, read_fashion
 from simulations.scenario import load
 from tests.simulations.serving import owner
 
@@ -74,12 +74,12 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Arrays:
     arrays = made()
     table = expected_table(arrays)
     content = table.drop(columns="label").to_numpy().tobytes() + table["label"].to_numpy().tobytes()
-    monkeypatch.setattr(images_data, "_FASHION_SHA256", hashlib.sha256(content).hexdigest())
+    monkeypatch.setattr(images, "_FASHION_SHA256", hashlib.sha256(content).hexdigest())
     digests = [hashlib.md5(idx(array), usedforsecurity=False).hexdigest() for array in arrays]
     declared = {name: (digest, count) for name, digest, count in zip(NAMES, digests, USED, strict=True)}
-    monkeypatch.setattr(images_data, "_IDX_FILES", declared)
-    monkeypatch.setattr(images_data, "_DEBIAN", tmp_path / "debian")
-    monkeypatch.setattr(images_data, "_OWNER", "http://127.0.0.1:9/")  # the discard port: nobody listens
+    monkeypatch.setattr(images, "_IDX_FILES", declared)
+    monkeypatch.setattr(images, "_DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(images, "_OWNER", "http://127.0.0.1:9/")  # the discard port: nobody listens
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return arrays
 
@@ -106,7 +106,7 @@ def test_every_source_has_the_same_rows(small: Arrays, tmp_path: Path, monkeypat
     scenario = load("fashion")
     write_idx(tmp_path / "owner", small)
     with owner(tmp_path / "owner") as address:
-        monkeypatch.setattr(images_data, "_OWNER", address)
+        monkeypatch.setattr(images, "_OWNER", address)
         assert at_hand(scenario, None) == f"fetched when first used from {address}"
         fetched = read_fashion(scenario, None)
     again = read_fashion(scenario, None)  # the owner is gone; the user's cache is not
@@ -144,7 +144,7 @@ def test_changed_download_is_refused(small: Arrays, tmp_path: Path, monkeypatch:
     small[3][0] ^= 1
     write_idx(tmp_path / "owner", small)
     with owner(tmp_path / "owner") as address:
-        monkeypatch.setattr(images_data, "_OWNER", address)
+        monkeypatch.setattr(images, "_OWNER", address)
         with pytest.raises(ConfigError, match=r"^t10k-labels-idx1-ubyte\.gz: wrong checksum$"):
             read_fashion(load("fashion"), None)
 

@@ -84,7 +84,7 @@ number = 3
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working folder with models, and the command mounted as it will be."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(command._LAZY, "plan", ("simulations.plan_command", "Say who could hold what."))
+    monkeypatch.setitem(command._LAZY, "plan", ("simulations.planning.command", "Say who could hold what."))
     (tmp_path / "plan_models.py").write_text(MODELS)
     (tmp_path / "broken_module.py").write_text("import not_there_at_all\n")
     (tmp_path / "syntax_module.py").write_text("def f(:\n")

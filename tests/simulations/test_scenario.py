@@ -10,10 +10,10 @@ import pytest
 
 from privacy.errors import ConfigError
 from privacy.secagg.context import thresholds
-from simulations.datasets import at_hand, load_sites
-from simulations.deal import Deal
+from simulations.data.datasets import at_hand, load_sites
+from simulations.data.deal import Deal
+from simulations.data.split import Split
 from simulations.scenario import RowRule, Scenario, load, names, parse_scenario
-from simulations.split import Split
 from strategies import registry
 from strategies.models import build
 from strategies.parts import AgentSpec, Division, PartSpec

@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from privacy.errors import ConfigError
-from simulations.bench_plan import in_own_process, large_gpt
+from simulations.bench.plan import in_own_process, large_gpt
 from strategies.analysis import Analysis, analyse
 from strategies.cuts import build, find_cuts, split
 from strategies.tracing import trace

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from privacy.errors import ConfigError, VerificationError
-from simulations.bench_plan import Gpt
+from simulations.bench.plan import Gpt
 from strategies.analysis import analyse
 from strategies.cuts import Cut, build, find_cuts, split
 from strategies.tracing import Inputs, Trace, trace

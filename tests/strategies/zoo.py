@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from simulations.bench_plan import Gpt
+from simulations.bench.plan import Gpt
 
 Made = tuple[nn.Module, tuple[torch.Tensor, ...]]
 

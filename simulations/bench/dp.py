@@ -1,4 +1,4 @@
-"""``python -m simulations.bench_dp``: what one private step costs beside one without privacy, on two networks.
+"""``python -m simulations.bench.dp``: what one private step costs beside one without privacy, on two networks.
 
 A step is forward, backward, gradients for the optimiser and SGD, on one batch that is already drawn; sampling and
 accounting are left out. CPU time of this process on one thread, all ways in turns, ratios of medians; nothing here

@@ -14,9 +14,9 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from privacy.errors import ConfigError
 from privacy.store.run_folder import RunFolder
-from simulations.plan_model import analysed
-from simulations.plan_plot import draw
-from simulations.plan_sheet import Proposal, amount, show, to_json
+from simulations.planning.model import analysed
+from simulations.planning.plot import draw
+from simulations.planning.sheet import Proposal, amount, show, to_json
 from strategies import planner
 from strategies.cuts import find_cuts, split
 from strategies.devices import Devices, read_devices

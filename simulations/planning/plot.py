@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from html import escape
 
-from simulations.plan_sheet import Proposal, amount, span
+from simulations.planning.sheet import Proposal, amount, span
 from strategies.planner import Chain
 
 _WIDTH, _LEFT, _RIGHT = 880, 130, 20

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from clients.records import read_table
 from privacy.errors import ConfigError
-from simulations.public_data import fetch, in_data_home, numbers
+from simulations.data.public import fetch, in_data_home, numbers
 from simulations.scenario import Scenario, SiteSource
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from privacy.errors import ConfigError
-from simulations.deal import KINDS
+from simulations.data.deal import KINDS
 from simulations.divided import Divided, measure_division
 from simulations.job import Job, resolve
 from simulations.members import load_member_data

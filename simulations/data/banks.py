@@ -7,7 +7,7 @@ import numpy as np
 
 from clients.records import read_table
 from privacy.errors import ConfigError
-from simulations.public_data import in_data_home, numbers
+from simulations.data.public import in_data_home, numbers
 from simulations.scenario import Scenario
 
 if TYPE_CHECKING:

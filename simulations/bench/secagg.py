@@ -1,4 +1,4 @@
-"""``python -m simulations.bench_secagg``: secure aggregation beside Flower's SecAgg+, and what an attempt costs.
+"""``python -m simulations.bench.secagg``: secure aggregation beside Flower's SecAgg+, and what an attempt costs.
 
 Speed is a ratio of CPU time of this process, both sides in one run and in turns, medians; nothing here passes or fails.
 
@@ -35,9 +35,9 @@ from privacy.secagg.ring import aligned, to_ring
 from privacy.secagg.shares import combine, split
 from privacy.secagg.suite import Keystream, RealSuite
 from privacy.secagg.wire import Advert
-from simulations import bench_flower
-from simulations.bench_attempt import DIGEST, KEYSTREAM, SUITE, Attempt, agreed, rounded, site_ids
-from simulations.bench_flower import MODULUS, Graph
+from simulations.bench import flower as peer
+from simulations.bench.attempt import DIGEST, KEYSTREAM, SUITE, Attempt, agreed, rounded, site_ids
+from simulations.bench.flower import MODULUS, Graph
 
 SCHEMA = "collegium/bench-secagg/v1"
 Times = dict[str, list[float]]
@@ -173,16 +173,16 @@ def client_stage(d: int, k: int, turns: int, bar: float) -> Row:
     Flower's own coins; with key agreement. Messages are left out on both sides.
     """
     update = np.random.default_rng(1).standard_normal(d, dtype=np.float32)
-    quantised, units = bench_flower.rounded(update), rounded(update)
+    quantised, units = peer.rounded(update), rounded(update)
     seeds = [secrets.token_bytes(32) for _ in range(k + 1)]
     times = in_turns(
         turns,
-        flower_rounding=lambda: bench_flower.rounded(update),
+        flower_rounding=lambda: peer.rounded(update),
         ours_rounding=lambda: rounded(update),
-        flower_masks=lambda: bench_flower.masked(quantised, seeds),
+        flower_masks=lambda: peer.masked(quantised, seeds),
         ours_masks=lambda: _ours_masked(units, seeds),
-        flower_rounding_shipped=lambda: bench_flower.rounded_as_shipped(update),
-        flower_agreement=bench_flower.agree(k),
+        flower_rounding_shipped=lambda: peer.rounded_as_shipped(update),
+        flower_agreement=peer.agree(k),
         ours_agreement=_agree(k),
     )
     alike = _added(times, "flower_rounding", "flower_masks")
@@ -253,7 +253,7 @@ def sharing(n: int, t: int, turns: int) -> Row:
 
     Flower's key is a PEM of 306 bytes, ours has 32; the ratio for the seed, 32 bytes on both sides, is in the detail.
     """
-    seed, key = secrets.token_bytes(32), bench_flower.private_key()
+    seed, key = secrets.token_bytes(32), peer.private_key()
 
     def ours() -> None:
         shares = split(seed, t=t, places=range(n), entropy=secrets.token_bytes)
@@ -262,8 +262,8 @@ def sharing(n: int, t: int, turns: int) -> Row:
 
     times = in_turns(
         turns,
-        flower_seed=lambda: bench_flower.share(seed, n, t),
-        flower_key=lambda: bench_flower.share(key, n, t),
+        flower_seed=lambda: peer.share(seed, n, t),
+        flower_key=lambda: peer.share(key, n, t),
         forget=_forget_weights,
         ours_seed=ours,
         ours_key=ours,
@@ -282,7 +282,7 @@ def _forget_weights() -> None:
 def recovery(graph: Graph, d: int, turns: int) -> Row:
     """The server takes the masks off: shares to secrets, secrets to masks; both sides give the same, exact sum."""
     total = np.random.default_rng(2).integers(0, MODULUS, d)
-    flower, ours = bench_flower.recovery(graph, total), _ours_recovery(graph, total)
+    flower, ours = peer.recovery(graph, total), _ours_recovery(graph, total)
     for name, job in (("Flower's", flower), ("our", ours)):
         if not np.array_equal(job(), total):
             raise LocalProtocolError(f"{name} recovery gives another sum")

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.errors import ConfigError
-from simulations.public_data import fetch, in_data_home
+from simulations.data.public import fetch, in_data_home
 from simulations.scenario import Scenario
 
 if TYPE_CHECKING:

@@ -119,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def in_own_process() -> dict[str, Any]:
     """Returns `measure` of a fresh process."""
     done = subprocess.run(
-        [sys.executable, "-m", "simulations.bench_plan", "--once"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "simulations.bench.plan", "--once"], capture_output=True, text=True, check=True
     )
     measured: dict[str, Any] = json.loads(done.stdout)
     return measured

@@ -1,4 +1,4 @@
-"""``python -m simulations.bench_noise``: what a million draws of noise cost, exact and through floating point.
+"""``python -m simulations.bench.noise``: what a million draws of noise cost, exact and through floating point.
 
 CPU time of this process, medians, all jobs in turns; tables are warm, and what making one costs stands beside it.
 Nothing here passes or fails.
