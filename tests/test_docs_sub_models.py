@@ -184,7 +184,7 @@ def test_scores_of_the_four_hospitals_are_those_of_the_run() -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", ["digits-depth", "digits-width"])
+@pytest.mark.parametrize("name", ["digits-depth", "digits-width", "fashion-depth", "fashion-width"])
 def test_means_over_seeds_are_those_of_the_bench(name: str) -> None:
     shown = [row for row in rows(PAGE, "scenario, dealt by") if row[0].startswith(f"`{name}`")]
     measured = bench._rows(name, 5, StringIO())
