@@ -38,7 +38,7 @@ _LAZY = {
     "scenarios": ("simulations.command", "List scenarios and whether their data is at hand."),
     "plan": ("simulations.planning.command", "Analyse a model and propose who holds which part."),
     "federation": ("privacy.store.federation", "Agree on a charter: draft, sign, show."),
-    "site": ("privacy.store.command", "Look after a site: its keys and its privacy budget."),
+    "site": ("privacy.store.command", "Look after a site: its keys, its privacy budget, its log."),
     "ca": ("privacy.store.ca_command", "Keep a federation's root: issue and renew certificates."),
 }
 _QUIET = ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")

@@ -16,14 +16,20 @@ from privacy.dp.events import FULL_BATCH, Event, GaussianEvent, Sampling, Sampli
 from privacy.errors import ConfigError, PrivacyError
 from privacy.store.books import Books, Line, State
 from privacy.store.budgets import Asset, Budget, Unlimited, epsilon_at_most, filter_name
+from privacy.store.enroll_command import enroll
 from privacy.store.ledger import Ledger
+from privacy.store.log_command import log
 
 site = typer.Typer(name="site", no_args_is_help=True, add_completion=False)
+site.add_typer(log)
 
 
 @site.callback()
 def overview() -> None:
-    """Look after a site: its privacy budget."""
+    """Look after a site: its keys, its privacy budget, its log."""
+
+
+site.command("enroll")(enroll)
 
 
 @site.command("ledger")
