@@ -1,0 +1,1 @@
+"""The charter: what all sites have agreed to, signed by their officers. Pure: no files, no clock."""

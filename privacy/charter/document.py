@@ -1,0 +1,303 @@
+"""What a charter says: who takes part, what may run, under which protection, on which data, until when.
+
+A charter is canonical JSON (RFC 8785) in the format ``charter-v1``; fractions are decimal strings. Everything in it is
+public. A charter that breaks a rule cannot be built, and what it does not list is not allowed. The limits in capitals
+are what no charter can lift.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+from privacy.audit import canonical, schemas
+from privacy.audit.envelope import decode_base64
+from privacy.errors import ConfigError
+from privacy.keys.signing import keyid
+from privacy.secagg.context import MIN_SITES
+from privacy.secagg.encoding import in_order
+
+SCHEMA = "collegium/charter/v1"
+MAX_BYTES = 2**20
+MIN_SIGNATURES = 2
+MIN_OFFICERS = 3
+MIN_THRESHOLD = 2
+MAX_EPSILON = Decimal(100)
+MAX_DELTA = Decimal("0.01")
+MAX_CLIP = Decimal(1000)
+MIN_NOISE = Decimal("0.1")
+SETTINGS = ("record", "site", "distributed")
+
+
+def refuse_unless(holds: bool, message: str, hint: str = "") -> None:
+    """Raises: ConfigError: The condition does not hold."""
+    if not holds:
+        raise ConfigError(message, hint=hint)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One organisation, by the keys it is known by.
+
+    Attributes:
+      id: Site id.
+      identity: Raw Ed25519 key, 32 bytes, under which it takes part in secure aggregation.
+      flower: Flower's node key as its header spells it, or None while it has not enrolled.
+      dns: Name in its TLS certificate, or None.
+      uri: Name of the certificate's holder, ``spiffe://<federation>/site/<id>``, or None.
+    """
+
+    id: str
+    identity: bytes
+    flower: str | None
+    dns: str | None
+    uri: str | None
+
+
+@dataclass(frozen=True)
+class Officer:
+    """A person who signs charters for a site; ``key`` is a raw Ed25519 public key, 32 bytes."""
+
+    name: str
+    site: str
+    key: bytes
+
+    @property
+    def keyid(self) -> str:
+        """SHA-256 of the key, hex."""
+        return keyid(self.key)
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a parameter may be, both ends included."""
+
+    low: Decimal
+    high: Decimal
+
+
+@dataclass(frozen=True)
+class Asset:
+    """Data that may be used: for which purposes, and the most that may ever be spent on them at one site."""
+
+    purposes: tuple[str, ...]
+    epsilon: Decimal
+    delta: Decimal
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Least numbers of secure aggregation: sites in a cohort, survivors, shares that open, holders of a region."""
+
+    cohort: int
+    survivors: int
+    threshold: int
+    cover: int
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """The weakest form of one privacy setting: largest epsilon and delta of a run, largest clip, least noise / clip."""
+
+    epsilon: Decimal
+    delta: Decimal
+    clip: Decimal
+    noise: Decimal
+
+
+@dataclass(frozen=True)
+class Charter:
+    """One version of a federation's charter; all fields are public.
+
+    Attributes:
+      federation: Its name, by the rules of site ids.
+      version: Counts from 1.
+      previous: Digest of the version before, 64 hex digits; None in version 1.
+      signatures: k, how many of the officers must sign.
+      sites: By id, in the order of ids.
+      officers: In the order of names.
+      application: SHA-256 of the installed application, hex.
+      strategies: By name, the range of every parameter it takes.
+      assets: By name.
+      floors: Of secure aggregation, which is always required.
+      privacy: By setting; a run may combine several.
+      unsafe_without_dp: Whether a run may do without any setting.
+      not_before: First moment at which something may run.
+      not_after: First moment at which nothing may run any more.
+    """
+
+    federation: str
+    version: int
+    previous: str | None
+    signatures: int
+    sites: Mapping[str, Site]
+    officers: tuple[Officer, ...]
+    application: str
+    strategies: Mapping[str, Mapping[str, Range]]
+    assets: Mapping[str, Asset]
+    floors: Floors
+    privacy: Mapping[str, Allowance]
+    unsafe_without_dp: bool
+    not_before: datetime
+    not_after: datetime
+    body: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        _check_names(self)
+        _check_officers(self)
+        _check_floors(self.floors, len(self.sites))
+        _check_weakness(self)
+        _check_ranges(self)
+
+    @cached_property
+    def payload(self) -> bytes:
+        """The canonical bytes: what the officers sign."""
+        return canonical.dumps(dict(self.body))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of ``payload``, hex: what the next version, a site's pin and a proposal name this charter by."""
+        return hashlib.sha256(self.payload).hexdigest()
+
+
+def parse(data: bytes) -> Charter:
+    """Reads a charter from a stranger; whose signatures it carries is another question.
+
+    Raises: ConfigError: Not canonical, not in the format, or weaker than any charter may be.
+    """
+    refuse_unless(len(data) <= MAX_BYTES, "the charter is larger than 1 MiB")
+    return from_body(canonical.loads(data, what="the charter"))
+
+
+def from_body(body: Any) -> Charter:
+    """Reads a charter that ``canonical.loads`` decoded. Raises: ConfigError: As ``parse``."""
+    schemas.check("charter-v1", body)
+    sites = [Site(**{**site, "identity": decode_base64(site["identity"])}) for site in body["sites"]]
+    refuse_unless(in_order(site.id for site in sites), "the sites are not in the order of ids, or one is listed twice")
+    window = body["window"]
+    return Charter(
+        **{name: body[name] for name in ("federation", "version", "previous", "application", "unsafe_without_dp")},
+        signatures=body["rule"]["signatures"],
+        sites=MappingProxyType({site.id: site for site in sites}),
+        officers=tuple(Officer(**{**entry, "key": decode_base64(entry["key"])}) for entry in body["officers"]),
+        strategies=MappingProxyType({
+            name: MappingProxyType({key: Range(**_decimals(ends)) for key, ends in ranges.items()})
+            for name, ranges in body["strategies"].items()
+        }),
+        assets=MappingProxyType({
+            name: Asset(tuple(asset["purposes"]), Decimal(asset["epsilon"]), Decimal(asset["delta"]))
+            for name, asset in body["assets"].items()
+        }),
+        floors=Floors(**body["floors"]),
+        privacy=MappingProxyType({name: Allowance(**_decimals(terms)) for name, terms in body["privacy"].items()}),
+        not_before=_moment(window["not_before"]),
+        not_after=_moment(window["not_after"]),
+        body=body,
+    )  # fmt: skip
+
+
+def _decimals(terms: Mapping[str, str]) -> dict[str, Decimal]:
+    return {name: Decimal(text) for name, text in terms.items()}
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        raise ConfigError(f"{text!r} is no moment in UTC", hint="Write it as 2027-01-31T18:00:00Z.") from None
+
+
+def _different(items: Iterable[object]) -> bool:
+    listed = list(items)
+    return len(set(listed)) == len(listed)
+
+
+def _check_names(charter: Charter) -> None:
+    refuse_unless((charter.version == 1) == (charter.previous is None), "version 1, and no other, has no previous one")
+    sites = charter.sites.values()
+    one_key = "One key is one party; else it counts twice."
+    identities = [site.identity for site in sites]
+    refuse_unless(
+        _different([*identities, *(officer.key for officer in charter.officers)]),
+        "a key is listed twice, among the sites' identity keys and the officers' keys",
+        one_key,
+    )
+    for what in ("flower", "dns"):
+        given = [value for site in sites if (value := getattr(site, what)) is not None]
+        refuse_unless(_different(given), f"two sites have the same {what}", one_key)
+    for site in sites:
+        uri = f"spiffe://{charter.federation}/site/{site.id}"
+        refuse_unless(site.uri in {None, uri}, f"the certificate of {site.id} must be called {uri}")
+    refuse_unless(charter.not_before < charter.not_after, "the charter ends before it begins")
+
+
+def _check_officers(charter: Charter) -> None:
+    """The rule k of m: two officers so that one stolen key signs nothing, a third so that one lost key stops nothing.
+
+    More than half, so that no two groups can sign two different next versions without one officer in both.
+    """
+    officers, k = charter.officers, charter.signatures
+    m = len(officers)
+    refuse_unless(in_order(officer.name for officer in officers), "the officers are not in the order of names")
+    refuse_unless(m >= MIN_OFFICERS, f"{m} officers are too few", f"Name at least {MIN_OFFICERS}.")
+    refuse_unless(
+        k >= MIN_SIGNATURES and m < 2 * k <= 2 * m,
+        f"{k} of {m} signatures is no rule that protects",
+        "At least two, more than half of the officers, and no more than there are.",
+    )
+    held = [officer.site for officer in officers]
+    refuse_unless(set(held) <= set(charter.sites), "an officer belongs to no site of the charter")
+    for site in charter.sites:
+        refuse_unless(site in held, f"site {site} has no officer", "Every site has a pen.")
+        refuse_unless(
+            held.count(site) < k,
+            f"the officers of {site} could change the charter alone",
+            "Name fewer there, or ask for more signatures.",
+        )
+
+
+def _check_floors(floors: Floors, sites: int) -> None:
+    hint = f"Below {MIN_SITES} sites each would learn another's update from the sum; no charter can allow that."
+    refuse_unless(floors.cohort >= MIN_SITES, f"a cohort of {floors.cohort} is too small", hint)
+    refuse_unless(floors.survivors >= MIN_SITES, f"{floors.survivors} survivors are too few", hint)
+    refuse_unless(floors.cover >= MIN_SITES, f"{floors.cover} holders of a region are too few", hint)
+    refuse_unless(floors.threshold >= MIN_THRESHOLD, f"a threshold of {floors.threshold} is too small")
+    refuse_unless(
+        floors.cohort <= sites and max(floors.survivors, floors.threshold, floors.cover) <= sites,
+        f"the floors ask for more than the {sites} sites there are",
+        "Nothing could ever run.",
+    )
+
+
+def _check_weakness(charter: Charter) -> None:
+    """Refuses differential privacy in name only, such as noise 0 or clip 1e6."""
+    limit = "No charter can allow that."
+    caps = [
+        *((f"privacy {name}", allowed.epsilon, allowed.delta) for name, allowed in charter.privacy.items()),
+        *((f"asset {name}", asset.epsilon, asset.delta) for name, asset in charter.assets.items()),
+    ]
+    for where, epsilon, delta in caps:
+        refuse_unless(0 < epsilon <= MAX_EPSILON, f"{where}: epsilon {epsilon} is not above 0 and at most 100", limit)
+        refuse_unless(0 < delta <= MAX_DELTA, f"{where}: delta {delta} is not above 0 and at most 0.01", limit)
+    for name, allowed in charter.privacy.items():
+        refuse_unless(0 < allowed.clip <= MAX_CLIP, f"privacy {name}: clip {allowed.clip} is not within 0..1000", limit)
+        refuse_unless(allowed.noise >= MIN_NOISE, f"privacy {name}: noise {allowed.noise} is less than 0.1", limit)
+    refuse_unless(
+        bool(charter.privacy) or charter.unsafe_without_dp,
+        "the charter allows no privacy setting, so nothing could ever run",
+        f"List one of {', '.join(SETTINGS)}, or say unsafe_without_dp = true.",
+    )
+
+
+def _check_ranges(charter: Charter) -> None:
+    for name, ranges in charter.strategies.items():
+        for parameter, ends in ranges.items():
+            refuse_unless(
+                ends.low <= ends.high,
+                f"strategy {name}: {parameter} runs from {ends.low} to {ends.high}",
+                "low must not be greater than high.",
+            )
