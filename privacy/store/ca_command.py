@@ -16,10 +16,10 @@ import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from privacy.enrolment import certificates
+from privacy.enrolment.bundle import MAX_BUNDLE_BYTES, Enrolment, read_bundle
+from privacy.enrolment.certificates import Holder, Role, default_dns, fingerprint
 from privacy.errors import ConfigError, VerificationError
-from privacy.keys import certificates
-from privacy.keys.certificates import Holder, Role, default_dns, fingerprint
-from privacy.keys.enrolment import MAX_BUNDLE_BYTES, Enrolment, read_bundle
 from privacy.keys.signing import keyid
 from privacy.store.key_files import check_folder, make_folder, new_folder, read_private, write_new
 from privacy.store.run_folder import read_file

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from privacy.enrolment.certificates import Holder, Role, default_dns
 from privacy.errors import ConfigError
-from privacy.keys.certificates import Holder, Role, default_dns
 from privacy.keys.signing import keyid
 from privacy.store.key_files import read_private
 from privacy.store.site_keys import create, read_enrolment, renew

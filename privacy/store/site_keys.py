@@ -19,9 +19,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
+from privacy.enrolment.bundle import Enrolment, new_bundle, read_bundle
+from privacy.enrolment.certificates import Holder, key_from, seed_bytes
 from privacy.errors import ConfigError
-from privacy.keys.certificates import Holder, key_from, seed_bytes
-from privacy.keys.enrolment import Enrolment, new_bundle, read_bundle
 from privacy.keys.signing import SEED_BYTES, SigningKey
 from privacy.secagg.encoding import Entropy
 from privacy.store.key_files import new_folder, read_private, write_new

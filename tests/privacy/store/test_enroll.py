@@ -16,13 +16,13 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from privacy.audit import canonical
 from privacy.audit.envelope import pae
 from privacy.command import main
+from privacy.enrolment.bundle import Enrolment, flower_key, new_bundle, read_bundle
+from privacy.enrolment.certificates import Holder, Role, Usage, check_leaf, default_dns, fingerprint, read_certificate
 from privacy.errors import ConfigError, FederationError, VerificationError
-from privacy.keys.certificates import Holder, Role, Usage, check_leaf, default_dns, fingerprint, read_certificate
-from privacy.keys.enrolment import Enrolment, flower_key, new_bundle, read_bundle
 from privacy.keys.signing import SigningKey, keyid
 from privacy.store import ca_command, site_keys
 from privacy.store.key_files import read_private, write_new
-from tests.privacy.keys.issuing import holder, key
+from tests.privacy.enrolment.issuing import holder, key
 
 BERLIN = holder("berlin")
 IDENTITY, FLOWER = SigningKey(bytes(32)), ec.derive_private_key(7, ec.SECP384R1())

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from privacy.audit import canonical
 from privacy.audit.envelope import decode_base64, pae
+from privacy.enrolment.certificates import Holder, Role, check_request, new_request, read_request
 from privacy.errors import ConfigError, VerificationError
 from privacy.keys import signing
-from privacy.keys.certificates import Holder, Role, check_request, new_request, read_request
 
 SCHEMA = "collegium/enrolment/v1"
 MAX_BUNDLE_BYTES = 65_536

@@ -16,8 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from privacy.errors import ConfigError, VerificationError
-from privacy.keys.certificates import (
+from privacy.enrolment.certificates import (
     MAX_CERTIFICATE_BYTES,
     Holder,
     Role,
@@ -35,7 +34,8 @@ from privacy.keys.certificates import (
     read_request,
     seed_bytes,
 )
-from tests.privacy.keys.issuing import DAY, NOW, P256, Authority, holder, key, resigned
+from privacy.errors import ConfigError, VerificationError
+from tests.privacy.enrolment.issuing import DAY, NOW, P256, Authority, holder, key, resigned
 
 OURS, OTHERS = Authority.of(1), Authority.of(2)
 BERLIN, PARIS, HUB = holder("berlin"), holder("paris"), holder("hub", Role.SERVER)

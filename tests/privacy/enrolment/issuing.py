@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from privacy.keys.certificates import Holder, Role, default_dns, issue_leaf, key_from, new_request, new_root
+from privacy.enrolment.certificates import Holder, Role, default_dns, issue_leaf, key_from, new_request, new_root
 
 NOW = datetime.now(UTC).replace(microsecond=0)  # TLS looks at the real clock
 DAY = timedelta(days=1)
