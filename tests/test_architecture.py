@@ -114,3 +114,15 @@ def test_names_say_what_a_file_holds(path: Path) -> None:
     assert path.stem not in {"utils", "util", "helpers", "misc", "common"}
     assert not any(word in path.stem for word in ("manager", "handler"))
     assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_no_test_runs_the_command_to_its_end_in_this_process() -> None:
+    """`main` may leave at once by ``os._exit``: the rest of the suite would not run, and nothing would say so."""
+    tests = [path for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__)]
+    for path in tests:
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "privacy.command":
+                assert "main" not in [alias.name for alias in node.names], path
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("command.main"):
+                pytest.fail(f"{path} calls it")
