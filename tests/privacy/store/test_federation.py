@@ -31,11 +31,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 
 def ran(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    with pytest.raises(SystemExit) as info:
-        command.main(["federation", *arguments])
+    code = command._outcome(["federation", *arguments])
     told = capsys.readouterr()
     assert "Traceback" not in told.err
-    return int(info.value.code or 0), told.out, told.err
+    return code, told.out, told.err
 
 
 def shown(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, dict[str, Any]]:
