@@ -25,7 +25,6 @@ from simulations.accounts import SERVER, Accounts, federation_asset, server_plan
 from simulations.identities import Identities
 from simulations.job import Job
 from simulations.progress import Observer
-from simulations.reference import initial_model
 from strategies.contribution import Vector
 from strategies.task import SiteId
 
@@ -91,7 +90,7 @@ def train_over(
 
     observer.step("training")
     driver = _driver(job, folder, accounts, exchange, roster)
-    state = driver.run(job.algorithm.init(initial_model(job)), on_round)
+    state = driver.run(job.algorithm.init(job.initial), on_round)
     _check_completed(rounds, driver.stopped)
     if driver.stopped:
         observer.note(

@@ -20,6 +20,7 @@ import safetensors.numpy
 from flwr.serverapp import Grid
 
 import privacy
+from clients.sites import site_of
 from clients.work import plans_of
 from privacy.audit import page, report
 from privacy.audit.transcript import TRANSCRIPT_FILE
@@ -43,7 +44,7 @@ from simulations.divided import Divided, is_divided, measure_division
 from simulations.evidence import predicate
 from simulations.identities import Identities
 from simulations.job import Job
-from simulations.members import PRIVATE_FOLDER, load_member_data, site_of
+from simulations.members import PRIVATE_FOLDER, load_member_data
 from simulations.options import Options
 from simulations.outcome import Outcome, Placement, PrivacyClaim, Spent
 from simulations.pieces import Pieces
@@ -89,7 +90,7 @@ class Experiment:
         data = load_member_data(job)
         if job.privacy:
             observer.step("calibrating the noise for the whole run")
-        sites = [site_of(job, data[site]) for site in job.sites]
+        sites = [site_of(job, site, data[site].train) for site in job.sites]
         folder = RunFolder.create(path)
         accounts = Accounts.of(options, folder.path, run_id)
         if job.division.private:
@@ -165,7 +166,7 @@ class Experiment:
         """Returns what the ledgers say that this run has paid for, claim by claim."""
         held: dict[tuple[Placement, str], dict[str, Spent]] = {}
         for site in self.job.sites:
-            for plan in plans_of(site_of(self.job, self.data[site])):
+            for plan in plans_of(site_of(self.job, site, self.data[site].train)):
                 placement: Placement = "local" if isinstance(plan, RecordPlan) else "distributed"
                 self._enter(held.setdefault((placement, plan.claim), {}), site, asset_of(self.job, site), plan)
         for plan in server_plans(self.job):

@@ -1,34 +1,22 @@
 """A job: a scenario with a person's options applied, resolved to frozen values and a digest all parties compare."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from decimal import Decimal
-from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any
 
-import rfc8785
-
-from privacy.dp.plan import DistributedPlan, SitePlan, SumPlan, Unit
+from clients.agents import refuse_unless_offered
 from privacy.errors import ConfigError
-from privacy.secagg.context import thresholds
 from server.rounds import FLOOR
 from simulations.data.deal import KINDS
 from simulations.faults import check_fault
 from simulations.options import Options, to_number, to_whole
-from simulations.refusals import check_plan, check_privacy, unit_of
 from simulations.scenario import Scenario, load
-from strategies.algorithm import Algorithm
-from strategies.layout import Layout
-from strategies.models import build as build_model
-from strategies.models import layout_of
-from strategies.parts import AGENTS, AgentSpec, Division
-from strategies.regions import Plan
+from strategies import job as agreed
+from strategies.parts import AGENTS, AgentSpec
+from strategies.refusals import check_plan, check_privacy, unit_of
 from strategies.registry import build
-from strategies.secure_sum import PLAIN, Encoding, summed
-from strategies.sub_models import SubModel, by_shape
-from strategies.task import ModelSpec, SiteId, Task, Training
+from strategies.task import SiteId, Training
 
 _POSITIVE = ("learning_rate", "clip", "update_clip")
 _WHOLE = {"local_steps": 1, "batch": 0, "retries": 0}
@@ -36,130 +24,23 @@ _DEADLINE = 60.0
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything that decides a run; public.
+class Job(agreed.Job):
+    """A job with the rows it runs on, as a simulation has them; public.
 
     Attributes:
-      task: The scenario's, with the options applied.
-      sites: Who takes part, in the scenario's order.
-      privacy: Any of ``record``, ``site``, ``distributed``; empty for none.
-      unit: Whom noise in the sum protects: a record, or a site.
       deadline: Seconds the server waits for answers.
       faults: What goes wrong on purpose, per site.
-      division: Which part of the model each site trains.
-      agents: Whose training code a site runs, and with which settings of its own; torch with the task's if not listed.
     """
 
     scenario: Scenario
-    task: Task
-    strategy: str
-    algorithm: Algorithm[Any]
-    sites: tuple[SiteId, ...]
-    seed: int
-    privacy: tuple[str, ...]
-    unit: Unit
-    secagg: bool
-    epsilon: Decimal
-    delta: Decimal
     deadline: float
     faults: Mapping[SiteId, str]
-    division: Division
-    agents: Mapping[SiteId, AgentSpec]
-
-    def spec_of(self, site: SiteId) -> ModelSpec:
-        """Returns the model that a site trains: the task's, or a narrower or shallower one."""
-        part = self.division.part_of(site)
-        return self.task.model.part(part.width, part.depth)
-
-    def part_of(self, site: SiteId) -> SubModel:
-        """Returns which coordinates of the model a site trains, and which of its parameters stay with it."""
-        return _part(self.task.model, self.spec_of(site), self.task.n_inputs, self.division.private)
-
-    @cached_property
-    def plan(self) -> Plan:
-        """Who holds what."""
-        whole = _layout(self.task.model, self.task.n_inputs)
-        return Plan(whole, {site: self.part_of(site) for site in self.sites})
-
-    def agent_of(self, site: SiteId) -> AgentSpec:
-        """Returns whose training code a site runs."""
-        return self.agents.get(site, AgentSpec())
 
     @property
-    def max_attempts(self) -> int:
-        """Attempts a site may be asked for; the privacy plan prices all of them."""
-        return self.task.training.rounds + self.task.training.retries
-
-    @property
-    def record_privacy(self) -> bool:
-        """Whether every local step is noisy."""
-        return "record" in self.privacy
-
-    @cached_property
-    def sum_plan(self) -> SumPlan | None:
-        """The plan of noise in the sum, calibrated for the whole run; public, the same for every site.
-
-        Raises: ConfigError: No noise meets the target.
-        """
-        training, limits = self.task.training, thresholds(len(self.sites))
-        common: dict[str, Any] = {"target": self.epsilon, "delta": self.delta, "max_attempts": self.max_attempts}
-        if "site" in self.privacy:
-            return SitePlan.calibrated(clip=_exact(training.update_clip), **common)
-        if "distributed" in self.privacy:
-            patients = self.unit is Unit.RECORD and bool(self.task.patient)
-            held = summed(self.plan, self.sites, limits.min_cover)
-            dropped = len(self.sites) - limits.min_survivors
-            return DistributedPlan.calibrated(
-                unit=Unit.PATIENT if patients else self.unit,
-                clip=_exact(training.update_clip if self.unit is Unit.SITE else training.clip),
-                survivors=min(max(limits.min_cover, len(region.holders) - dropped) for region in held),
-                colluders=limits.n_c,
-                dimension=sum(region.positions.size for region in held),
-                **common,
-            )
-        return None
-
-    @property
-    def encoding(self) -> Encoding:
-        """What the integers of a masked sum stand for."""
-        plan = self.sum_plan
-        if plan is None:
-            return replace(PLAIN, weighted=not self.equal_weights)
-        # A sum over records is a sum of gradients: the mean update is one step downhill.
-        step = 1.0 if self.unit is Unit.SITE else -self.task.training.learning_rate
-        return Encoding.clipped(plan.units, step * float(plan.clip))
-
-    @property
-    def equal_weights(self) -> bool:
-        """Whether every site counts alike: where a site is what the noise hides, and where regions differ.
-
-        From the weights of two regions, one inside the other, a site's number of records could be read.
-        """
-        return (self.sum_plan is not None and self.unit is Unit.SITE) or len(self.plan.regions()) > 1
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 over everything server and sites must agree on."""
-        agreed = {
-            "schema": "collegium/job/v1",
-            "scenario": self.scenario.name,
-            "task": _plain(asdict(self.task)),
-            "strategy": {"name": self.strategy, **_plain(vars(self.algorithm))},
-            "sites": list(self.sites),
-            "seed": self.seed,
-            "privacy": {
-                "settings": list(self.privacy),
-                "unit": str(self.unit),
-                "epsilon": str(self.epsilon),
-                "delta": str(self.delta),
-            },
-            "rows": self.scenario.rows_per_site,
-            "deal": None if self.scenario.deal is None else _plain(asdict(self.scenario.deal)),
-            "secagg": self.secagg,
-            "plan": self.plan.digest.hex(),
-            "agents": {site: _plain(asdict(self.agent_of(site))) for site in self.sites},
-        }
-        return hashlib.sha256(rfc8785.dumps(agreed)).hexdigest()
+    def rows(self) -> Mapping[str, Any]:
+        """Which of the scenario's rows each site has."""
+        deal = self.scenario.deal
+        return {"limit": self.scenario.rows_per_site, "deal": None if deal is None else asdict(deal)}
 
     def without_privacy(self) -> "Job":
         """Returns the same job with plain training: the reference beside a private run."""
@@ -195,8 +76,9 @@ def resolve(options: Options) -> Job:
         )
     chosen = tuple(name for name in options.privacy.split("+") if name != "none")
     unit = unit_of(settings_unit, chosen, training)
-    check_privacy(scenario, algorithm, chosen, unit, secagg=options.secagg)
+    check_privacy(algorithm, chosen, unit, secagg=options.secagg, refused=scenario.record_privacy_refused)
     job = Job(
+        name=scenario.name,
         scenario=scenario,
         task=replace(scenario.task, training=training),
         strategy=strategy,
@@ -213,6 +95,9 @@ def resolve(options: Options) -> Job:
         division=scenario.division,
         agents=agents,
     )
+    for site in sites:
+        kind = job.agent_of(site).kind
+        refuse_unless_offered(kind, job.privacy, site=site, unit=job.unit, rule=job.algorithm.local)
     check_plan(job)
     return job
 
@@ -281,25 +166,3 @@ def _faults(settings: dict[str, str], sites: tuple[SiteId, ...]) -> Mapping[Site
         check_fault(fault)
         faults[site] = fault
     return MappingProxyType(faults)
-
-
-@lru_cache(maxsize=32)
-def _layout(spec: ModelSpec, n_inputs: int) -> Layout:
-    return layout_of(build_model(spec, n_inputs, seed=0))
-
-
-@lru_cache(maxsize=32)
-def _part(whole: ModelSpec, piece: ModelSpec, n_inputs: int, private: tuple[str, ...]) -> SubModel:
-    return by_shape(_layout(whole, n_inputs), _layout(piece, n_inputs), private=private)
-
-
-def _exact(value: float) -> Decimal:
-    return Decimal(repr(value))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(entry) for key, entry in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(entry) for entry in value]
-    return repr(value) if isinstance(value, float) else value  # canonical JSON knows no infinity

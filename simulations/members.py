@@ -3,22 +3,14 @@
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context
 
-from clients.agents import agent_of
 from clients.app import Account, Member
-from clients.clipping import on_integer_path
-from clients.records import Records
 from clients.secure import SecureSite
-from clients.training import check_private_model
-from clients.work import Site
-from privacy.dp.events import Arithmetic
-from privacy.dp.plan import RecordPlan, Unit
+from clients.sites import site_of
 from privacy.errors import ConfigError
 from privacy.store.admissions import Admissions
 from simulations.accounts import Accounts, asset_of
@@ -26,66 +18,7 @@ from simulations.data.datasets import SiteData, load_sites
 from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.options import Options
-from strategies.models import build, size_of, to_vector
 from strategies.task import SiteId
-
-
-def site_of(job: Job, data: SiteData) -> Site:
-    """Builds the site that holds this data, its privacy plans calibrated for the whole run.
-
-    Raises: ConfigError: The model cannot be trained with record-level privacy, or no noise meets the target.
-    """
-    spec, plan = job.spec_of(data.id), plan_of(job, data.id, data.train)
-    part, agent = job.part_of(data.id), job.agent_of(data.id)
-    return Site(
-        data.id,
-        job.task,
-        job.algorithm,
-        job.seed,
-        plan,
-        data.train,
-        job.sum_plan,
-        part=part,
-        agent=agent_of(
-            agent,
-            site=data.id,
-            model=spec,
-            n_inputs=job.task.n_inputs,
-            training=job.task.training,
-            records=data.train,
-            seed=job.seed,
-            plan=plan,
-            part=part,
-        ),
-        initial=to_vector(build(spec, job.task.n_inputs, job.seed)),
-        encoding=job.encoding,
-    )
-
-
-def plan_of(job: Job, site: SiteId, records: Records) -> RecordPlan | None:
-    """Returns the plan of noise in every step for these records, or ``None`` without it."""
-    if not job.record_privacy:
-        return None
-    model = build(job.spec_of(site), job.task.n_inputs, seed=0)
-    check_private_model(model)
-    training = job.agent_of(site).training(job.task.training)
-    plan = RecordPlan.calibrated(
-        target=job.epsilon,
-        delta=job.delta,
-        clip=Decimal(repr(training.clip)),
-        n_records=records.n_units,
-        batch=training.batch,
-        steps_per_attempt=training.local_steps,
-        max_attempts=job.max_attempts,
-    )
-    exact = on_integer_path(model)
-    size = size_of(job.spec_of(site), job.task.n_inputs)
-    return replace(
-        plan,
-        unit=Unit.RECORD if records.patient is None else Unit.PATIENT,
-        arithmetic=plan.mechanism.arithmetic(size) if exact else Arithmetic.FLOAT,
-    )
-
 
 PRIVATE_FOLDER = "private"
 """Folder of a run where each site keeps the parameters that it never sends."""
@@ -140,7 +73,7 @@ def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> Mem
 
     Raises: ConfigError: The job aggregates securely and the folder holds no key for the site.
     """
-    site = site_of(job, data)
+    site = site_of(job, data.id, data.train)
     account = Account(accounts.open(site.id), asset_of(job, site.id), accounts.run)
     secure: SecureSite | None = None
     if job.secagg:

@@ -13,7 +13,6 @@ from simulations.job import Job
 from simulations.members import PRIVATE_FOLDER
 from simulations.scores import Scorer
 from strategies.contribution import Vector
-from strategies.models import build, to_vector
 from strategies.task import SiteId
 
 
@@ -41,9 +40,8 @@ class Pieces:
 
     def piece(self, site: SiteId) -> Vector:
         """Returns the parameters that a site works with, in the layout of its own model."""
-        part, spec = self.job.part_of(site), self.job.spec_of(site)
-        initial = to_vector(build(spec, self.job.task.n_inputs, self.job.seed))
-        return part.piece_of(self.model[part.held], initial, self.private.get(site))
+        part = self.job.part_of(site)
+        return part.piece_of(self.model[part.held], self.job.initial_of(site), self.private.get(site))
 
     def score(self, site: SiteId, records: Records) -> float:
         """Scores what a site works with."""

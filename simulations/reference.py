@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from clients.records import Records
+from clients.sites import site_of
 from clients.training import Steps, plain_gradient, train
 from clients.work import Work, contribute
 from privacy.dp.plan import SitePlan
@@ -19,7 +20,6 @@ from privacy.secagg.context import thresholds
 from server.rounds import FLOOR
 from simulations.data.datasets import SiteData, pooled_training
 from simulations.job import Job
-from simulations.members import site_of
 from simulations.pieces import Pieces
 from simulations.scores import Scorer
 from strategies.contribution import Aggregate, Vector, weighted_mean
@@ -63,20 +63,15 @@ class Reference:
     majority: float
 
 
-def initial_model(job: Job) -> Vector:
-    """Returns the parameters before round 1, shape ``(d,)``; public."""
-    return to_vector(build(job.task.model, job.task.n_inputs, job.seed))
-
-
 def federate(job: Job, data: Mapping[SiteId, SiteData]) -> Pieces:
     """Runs a job's rounds as plain function calls, everybody answering: the definition that engines must equal.
 
     Returns: The model and what sites keep; without privacy, bit for bit what every engine delivers.
     """
-    sites = [site_of(job, data[site]) for site in job.sites]
+    sites = [site_of(job, site, data[site].train) for site in job.sites]
     weights = {site.id: 1.0 if job.equal_weights else float(site.records.n_units) for site in sites}
     kept: dict[SiteId, Mapping[str, Vector]] = {site.id: {} for site in sites}
-    state: Any = job.algorithm.init(initial_model(job))
+    state: Any = job.algorithm.init(job.initial)
     for number in range(1, job.task.training.rounds + 1):
         arrays = job.algorithm.broadcast(state)
         works: dict[SiteId, Work] = {}

@@ -14,11 +14,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
+from clients.split import Split
 from privacy.errors import ConfigError
 from simulations.based_on import merged
 from simulations.data.deal import Deal, parse_deal
-from simulations.data.split import Split
 from strategies.parts import AgentSpec, Division, parse_agents, parse_division
+from strategies.refusals import OWN_SCALING
+from strategies.study import Study
 from strategies.task import SiteId, Task
 from strategies.task_file import TASK_KEYS, StrictTable, parse_task
 
@@ -112,6 +114,12 @@ class Scenario:
         return self.task.scaling
 
     @property
+    def study(self) -> Study:
+        """What is learnt, apart from whose rows it is learnt from."""
+        sites = tuple(site.id for site in self.sites)
+        return Study(self.name, self.title, self.task, sites, self.division, self.agents)
+
+    @property
     def n_rows(self) -> int:
         """Number of rows that the scenario declares; 0 if it does not."""
         return self.table_rows or sum(site.rows or 0 for site in self.sites)
@@ -182,7 +190,7 @@ def parse_scenario(data: Mapping[str, object], *, where: str, folder: Path | Non
     reading = table.table("data", optional=True)
     refused = table.text("record_privacy_refused", "")
     if task.scaling == "own" and not refused:
-        refused = "inputs are scaled by each site's own statistics, so one record moves the scaling of all others"
+        refused = OWN_SCALING
     origin = _origin(reading) if folder is None else "files"
     entries = table.tables("sites")
     shares = {index: entry.number("share") for index, entry in enumerate(entries) if "share" in entry}

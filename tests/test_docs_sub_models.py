@@ -14,11 +14,13 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
+from clients import sites
 from clients.agent import Agent
+from clients.records import Records
 from clients.work import Site, contribute
 from privacy import command
 from privacy.secagg.context import thresholds
-from simulations import members, reference
+from simulations import reference
 from simulations.bench import divided as bench
 from simulations.data.datasets import load_sites
 from simulations.divided import is_divided, measure_division
@@ -232,8 +234,8 @@ def test_the_own_agent_trains_in_a_federation(own_agent: Callable[..., Agent], m
     data = load_member_data(found)
     expected = federate(found, data).model
 
-    def site_of(of: Job, its: Any) -> Site:
-        one = members.site_of(of, its)
+    def site_of(of: Job, its: SiteId, records: Records) -> Site:
+        one = sites.site_of(of, its, records)
         return replace(one, agent=own_agent(one)) if one.id == "harbour" else one
 
     monkeypatch.setattr(reference, "site_of", site_of)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clients.records import Records, complete_rows, encode, read_table, standardise
+from clients.split import capped, split_rows
 from privacy.errors import ConfigError
 from simulations.data.banks import banks_at_hand, read_banks
 from simulations.data.deal import Deal, deal_rows
 from simulations.data.hospitals import hospitals_at_hand, read_hospitals
 from simulations.data.images import digits_at_hand, fashion_at_hand, read_digits, read_fashion
-from simulations.data.split import capped, split_rows
 from simulations.scenario import Origin, RowRule, Scenario, SiteSource
 from strategies.task import SiteId
 

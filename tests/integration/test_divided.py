@@ -16,6 +16,7 @@ import pytest
 import clients.app
 from clients.app import build
 from clients.private_part import read_private
+from clients.sites import site_of
 from clients.work import Work, contribute
 from privacy.dp.plan import DistributedPlan, SitePlan
 from privacy.errors import ConfigError, FederationError
@@ -27,10 +28,10 @@ from simulations.conduct import Trained, train_over
 from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.local_grid import LocalGrid, SiteApp
-from simulations.members import PRIVATE_FOLDER, fixed_member, load_member_data, member_of, site_of
+from simulations.members import PRIVATE_FOLDER, fixed_member, load_member_data, member_of
 from simulations.options import Options
 from simulations.pieces import Pieces
-from simulations.reference import federate, initial_model
+from simulations.reference import federate
 from strategies.contribution import Contribution
 from strategies.secure_sum import in_region, to_units
 from strategies.task import ModelSpec, SiteId
@@ -155,8 +156,8 @@ class Clear:
     @classmethod
     def of(cls, job: Job, site: SiteId) -> "Clear":
         data = load_member_data(job)[site]
-        held = job.plan.held_of(site, {"model": initial_model(job)})
-        work = contribute(site_of(job, data), held, round_number=1)
+        held = job.plan.held_of(site, {"model": job.initial})
+        work = contribute(site_of(job, data.id, data.train), held, round_number=1)
         units = to_units(work.contribution, job.algorithm.declared, 1, lambda n: b"\0" * n, job.encoding)["update"]
         updates = list(forms(work.contribution.arrays["update"]))
         for region in job.plan.regions():

@@ -12,6 +12,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message
 
 from clients.app import Member, build
+from clients.sites import site_of
 from clients.work import contribute, plans_of
 from privacy.errors import ConfigError
 from privacy.store.budgets import Debit
@@ -22,9 +23,9 @@ from simulations.conduct import Trained, train_over
 from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.local_grid import LocalGrid, SiteApp
-from simulations.members import fixed_member, load_member_data, member_of, site_of
+from simulations.members import fixed_member, load_member_data, member_of
 from simulations.options import Options
-from simulations.reference import federate, initial_model
+from simulations.reference import federate
 from simulations.scores import Scorer
 from strategies.contribution import Vector
 from strategies.messages import RECORD
@@ -100,7 +101,7 @@ def run(
 
 def accounts_of(job: Job, folder: RunFolder) -> Accounts:
     accounts, data = Accounts(folder.path, "7"), load_member_data(job)
-    accounts.prepare(job, [site_of(job, data[site]) for site in job.sites], Options())
+    accounts.prepare(job, [site_of(job, site, data[site].train) for site in job.sites], Options())
     return accounts
 
 
@@ -142,7 +143,7 @@ def unmasked_forms(job: Job, arrays: dict[str, Vector]) -> Iterator[tuple[SiteId
     """What an update looks like in the clear: as float32, as float64, and as the integers that are masked."""
     data = load_member_data(job)
     for site in job.sites:
-        work = contribute(site_of(job, data[site]), arrays, round_number=1)
+        work = contribute(site_of(job, site, data[site].train), arrays, round_number=1)
         units = to_units(work.contribution, job.algorithm.declared, len(data[site].train.y), lambda n: b"\0" * n)
         update = work.contribution.arrays["update"]
         for form in (update, update.astype(np.float64), units["update"]):
@@ -151,7 +152,7 @@ def unmasked_forms(job: Job, arrays: dict[str, Vector]) -> Iterator[tuple[SiteId
 
 
 def found_in_the_clear(job: Job, sent: dict[SiteId, list[bytes]]) -> set[SiteId]:
-    forms = list(unmasked_forms(job, {"model": initial_model(job)}))
+    forms = list(unmasked_forms(job, {"model": job.initial}))
     return {site for site, form in forms if len(form) >= 4 and any(form in data for data in sent[site])}
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from clients.records import encode
+from clients.split import Split, capped, split_rows
 from privacy.errors import ConfigError
 from simulations.data import hospitals
 from simulations.data.datasets import SiteData, at_hand, load_sites, pooled_training, site_frames
 from simulations.data.deal import Deal
-from simulations.data.split import Split, capped, split_rows
 from simulations.scenario import Scenario, load, parse_scenario
 from tests.simulations.serving import owner
 

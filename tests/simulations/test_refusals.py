@@ -8,7 +8,7 @@ import pytest
 from privacy.errors import ConfigError
 from simulations.job import resolve
 from simulations.options import Options
-from simulations.refusals import check_plan
+from strategies.refusals import check_plan
 from strategies.regions import Plan
 from strategies.sub_models import keys
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
+from clients.split import Split
 from privacy.errors import ConfigError
 from privacy.secagg.context import thresholds
 from simulations.data.datasets import at_hand, load_sites
 from simulations.data.deal import Deal
-from simulations.data.split import Split
 from simulations.scenario import RowRule, Scenario, load, names, parse_scenario
 from strategies import registry
 from strategies.models import build

@@ -2,17 +2,19 @@
 
 from typing import TYPE_CHECKING, Any
 
-from clients.agents import refuse_unless_offered
 from privacy.dp.plan import Unit
 from privacy.errors import ConfigError
 from privacy.secagg.context import thresholds
-from simulations.scenario import Scenario
 from strategies.algorithm import Algorithm
 from strategies.secure_sum import summed
 from strategies.task import Training
 
 if TYPE_CHECKING:
-    from simulations.job import Job
+    from strategies.job import Job
+
+
+OWN_SCALING = "inputs are scaled by each site's own statistics, so one record moves the scaling of all others"
+"""Why no record can be protected where inputs are not scaled by public constants."""
 
 
 def unit_of(wanted: str, privacy: tuple[str, ...], training: Training) -> Unit:
@@ -36,12 +38,12 @@ def unit_of(wanted: str, privacy: tuple[str, ...], training: Training) -> Unit:
 
 
 def check_privacy(
-    scenario: Scenario, algorithm: Algorithm[Any], privacy: tuple[str, ...], unit: Unit, *, secagg: bool
+    algorithm: Algorithm[Any], privacy: tuple[str, ...], unit: Unit, *, secagg: bool, refused: str
 ) -> None:
-    """Refuses what a privacy setting does not cover."""
-    if privacy and unit is Unit.RECORD and scenario.record_privacy_refused:
+    """Refuses what a privacy setting does not cover; ``refused`` says why records cannot be protected at all."""
+    if privacy and unit is Unit.RECORD and refused:
         raise ConfigError(
-            f"{scenario.name} refuses --privacy {privacy[0]}: {scenario.record_privacy_refused}",
+            f"--privacy {privacy[0]} is refused here: {refused}",
             hint="Run it with --privacy none, or take another scenario.",
         )
     in_sum = [name for name in privacy if name != "record"]
@@ -58,13 +60,10 @@ def check_privacy(
 
 
 def check_plan(job: "Job") -> None:
-    """Refuses parts and agents that the rest of a job cannot serve.
+    """Refuses parts that the rest of a job cannot serve.
 
     Raises: ConfigError: Named after what stands in the way.
     """
-    for site in job.sites:
-        kind = job.agent_of(site).kind
-        refuse_unless_offered(kind, job.privacy, site=site, unit=job.unit, rule=job.algorithm.local)
     if job.plan.is_whole:
         return
     if not job.secagg:

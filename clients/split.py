@@ -1,7 +1,8 @@
 """Which of a site's records train and which test: a function of labels, fraction and seed, fixed before training.
 
 Neighbouring data sets are *training sets after the split*: here a removed record could move others between the two
-parts, which is harmless in a simulation on public data. Real sites split by a keyed hash of the patient instead.
+parts. That is harmless in a simulation on public data; at a real site the rows kept back score models there and nothing
+else, and a patient who leaves by the opt-out list leaves before the split.
 """
 
 import math
