@@ -16,6 +16,8 @@ from typing import Any
 
 from privacy.audit import canonical, schemas
 from privacy.audit.envelope import decode_base64
+from privacy.charter.keys import check_flower_key, check_signing_key
+from privacy.enrolment.certificates import Holder, Role
 from privacy.errors import ConfigError
 from privacy.keys.signing import keyid
 from privacy.secagg.context import MIN_SITES
@@ -56,6 +58,25 @@ class Site:
     flower: str | None
     dns: str | None
     uri: str | None
+
+
+@dataclass(frozen=True)
+class Server:
+    """The coordinator's machine: it moves messages and adds masked vectors; it signs no charter and is no site.
+
+    Attributes:
+      id: Not that of a site.
+      identity: Raw Ed25519 key, 32 bytes, under which it signs its log and its reports.
+      dns: Name in its TLS certificate, which every site pins.
+      uri: Name of the certificate's holder, ``spiffe://<federation>/server/<id>``.
+      flower: Flower's node key as its header spells it, or None: a server needs none.
+    """
+
+    id: str
+    identity: bytes
+    dns: str
+    uri: str
+    flower: str | None
 
 
 @dataclass(frozen=True)
@@ -118,9 +139,13 @@ class Charter:
       version: Counts from 1.
       previous: Digest of the version before, 64 hex digits; None in version 1.
       signatures: k, how many of the officers must sign.
+      server: The coordinator's machine.
       sites: By id, in the order of ids.
       officers: In the order of names.
+      revoked: Serial numbers of certificates that count no more, in the order of their text: hex, lower case, no
+        leading zeros (``format(serial, "x")``).
       application: SHA-256 of the installed application, hex.
+      studies: What may be learnt (features, model, settings), by a name for people: SHA-256 of the study, hex.
       strategies: By name, the range of every parameter it takes.
       assets: By name.
       floors: Of secure aggregation, which is always required.
@@ -134,9 +159,12 @@ class Charter:
     version: int
     previous: str | None
     signatures: int
+    server: Server
     sites: Mapping[str, Site]
     officers: tuple[Officer, ...]
+    revoked: tuple[str, ...]
     application: str
+    studies: Mapping[str, str]
     strategies: Mapping[str, Mapping[str, Range]]
     assets: Mapping[str, Asset]
     floors: Floors
@@ -147,8 +175,9 @@ class Charter:
     body: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        _check_names(self)
+        _check_holders(self)
         _check_officers(self)
+        refuse_unless(in_order(self.revoked), "the revoked serials are not in order, or one is listed twice")
         _check_floors(self.floors, len(self.sites))
         _check_weakness(self)
         _check_ranges(self)
@@ -176,14 +205,17 @@ def parse(data: bytes) -> Charter:
 def from_body(body: Any) -> Charter:
     """Reads a charter that ``canonical.loads`` decoded. Raises: ConfigError: As ``parse``."""
     schemas.check("charter-v1", body)
-    sites = [Site(**{**site, "identity": decode_base64(site["identity"])}) for site in body["sites"]]
+    sites = [Site(**_with_key(site, "identity")) for site in body["sites"]]
     refuse_unless(in_order(site.id for site in sites), "the sites are not in the order of ids, or one is listed twice")
     window = body["window"]
     return Charter(
         **{name: body[name] for name in ("federation", "version", "previous", "application", "unsafe_without_dp")},
         signatures=body["rule"]["signatures"],
+        server=Server(**_with_key(body["server"], "identity")),
         sites=MappingProxyType({site.id: site for site in sites}),
-        officers=tuple(Officer(**{**entry, "key": decode_base64(entry["key"])}) for entry in body["officers"]),
+        officers=tuple(Officer(**_with_key(entry, "key")) for entry in body["officers"]),
+        revoked=tuple(body["revoked"]),
+        studies=MappingProxyType(dict(body["studies"])),
         strategies=MappingProxyType({
             name: MappingProxyType({key: Range(**_decimals(ends)) for key, ends in ranges.items()})
             for name, ranges in body["strategies"].items()
@@ -198,6 +230,10 @@ def from_body(body: Any) -> Charter:
         not_after=_moment(window["not_after"]),
         body=body,
     )  # fmt: skip
+
+
+def _with_key(entry: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {**entry, name: decode_base64(entry[name])}
 
 
 def _decimals(terms: Mapping[str, str]) -> dict[str, Decimal]:
@@ -216,23 +252,30 @@ def _different(items: Iterable[object]) -> bool:
     return len(set(listed)) == len(listed)
 
 
-def _check_names(charter: Charter) -> None:
+def _check_holders(charter: Charter) -> None:
+    """Every key is one that somebody holds and stands for one party, and certificates carry nobody else's name."""
     refuse_unless((charter.version == 1) == (charter.previous is None), "version 1, and no other, has no previous one")
-    sites = charter.sites.values()
+    refuse_unless(charter.not_before < charter.not_after, "the charter ends before it begins")
+    refuse_unless(charter.server.id not in charter.sites, f"{charter.server.id} is the server and a site")
+    holders: list[Server | Site] = [charter.server, *charter.sites.values()]
+    keys = [*((one.id, one.identity) for one in holders), *((one.name, one.key) for one in charter.officers)]
+    for whose, key in keys:
+        check_signing_key(key, whose)
     one_key = "One key is one party; else it counts twice."
-    identities = [site.identity for site in sites]
     refuse_unless(
-        _different([*identities, *(officer.key for officer in charter.officers)]),
-        "a key is listed twice, among the sites' identity keys and the officers' keys",
+        _different(key for _, key in keys),
+        "a key is listed twice, among the identity keys of sites and server and the officers' keys",
         one_key,
     )
     for what in ("flower", "dns"):
-        given = [value for site in sites if (value := getattr(site, what)) is not None]
-        refuse_unless(_different(given), f"two sites have the same {what}", one_key)
-    for site in sites:
-        uri = f"spiffe://{charter.federation}/site/{site.id}"
-        refuse_unless(site.uri in {None, uri}, f"the certificate of {site.id} must be called {uri}")
-    refuse_unless(charter.not_before < charter.not_after, "the charter ends before it begins")
+        given = [value for one in holders if (value := getattr(one, what)) is not None]
+        refuse_unless(_different(given), f"two of server and sites have the same {what}", one_key)
+    for one in holders:
+        role = Role.SERVER if one is charter.server else Role.SITE
+        named = Holder(charter.federation, one.id, one.dns or "none.invalid", role)  # checks the names
+        refuse_unless(one.uri in {None, named.uri}, f"the certificate of {one.id} must be called {named.uri}")
+        if one.flower is not None:
+            check_flower_key(one.flower, one.id)
 
 
 def _check_officers(charter: Charter) -> None:
@@ -243,6 +286,8 @@ def _check_officers(charter: Charter) -> None:
     officers, k = charter.officers, charter.signatures
     m = len(officers)
     refuse_unless(in_order(officer.name for officer in officers), "the officers are not in the order of names")
+    shown = all(officer.name.isprintable() for officer in officers)
+    refuse_unless(shown, "an officer's name has a character that nobody sees", "Two names would look the same.")
     refuse_unless(m >= MIN_OFFICERS, f"{m} officers are too few", f"Name at least {MIN_OFFICERS}.")
     refuse_unless(
         k >= MIN_SIGNATURES and m < 2 * k <= 2 * m,

@@ -13,6 +13,8 @@ from privacy.errors import ConfigError, PrivacyError
 from privacy.secagg.context import Thresholds
 from privacy.secagg.encoding import in_order
 
+MAX_REASON = 300
+
 
 class CharterRefusalError(PrivacyError):
     """The charter does not allow a job.
@@ -22,8 +24,10 @@ class CharterRefusalError(PrivacyError):
     """
 
     def __init__(self, clause: str, why: str) -> None:
+        # The proposal's own words are in it, and it goes to terminals and logs.
+        plain = "".join(letter if letter.isprintable() else "?" for letter in why[:MAX_REASON])
         super().__init__(
-            f"the charter forbids this ({clause}): {why}", hint="collegium federation show says what it allows."
+            f"the charter forbids this ({clause}): {plain}", hint="collegium federation show says what it allows."
         )
         self.clause = clause
 
@@ -46,6 +50,7 @@ class Proposal:
     Attributes:
       charter: Digest of the charter it is proposed under, hex.
       application: SHA-256 of the application that would run, hex.
+      study: SHA-256 of what would be learnt, hex.
       strategy: Its name.
       parameters: Every parameter, defaults included.
       cohort: Site ids, sorted.
@@ -57,6 +62,7 @@ class Proposal:
 
     charter: str
     application: str
+    study: str
     strategy: str
     parameters: Mapping[str, Decimal]
     cohort: tuple[str, ...]
@@ -69,17 +75,21 @@ class Proposal:
 Rule = Callable[[Charter, Proposal, datetime], str | None]
 
 
-def check(charter: Charter, proposal: Proposal, now: datetime) -> None:
+def check(charter: Charter, proposal: Proposal, now: datetime, *, unsafe_without_masks: bool = False) -> None:
     """Refuses a job that the charter does not allow; returns nothing.
 
     Args:
       charter: The one the site pinned, verified.
       proposal: From a stranger.
       now: The site's own clock, with its time zone.
+      unsafe_without_masks: For simulations that compare with and without masks; no charter and no message can ask
+        for it. The clauses on thresholds still bind where there are some.
 
     Raises: CharterRefusalError: A clause forbids it; the first one that does is named.
     """
     for clause, rule in RULES.items():
+        if unsafe_without_masks and rule is _masks:
+            continue
         why = rule(charter, proposal, now)
         if why is not None:
             raise CharterRefusalError(clause, why)
@@ -101,6 +111,12 @@ def _ended(charter: Charter, _: Proposal, now: datetime) -> str | None:
 
 def _application(charter: Charter, proposal: Proposal, _: datetime) -> str | None:
     return None if proposal.application == charter.application else "the application is not the one that was approved"
+
+
+def _study(charter: Charter, proposal: Proposal, _: datetime) -> str | None:
+    if proposal.study in charter.studies.values():
+        return None
+    return f"what would be learnt is none of the approved studies: {', '.join(charter.studies)}"
 
 
 def _strategy(charter: Charter, proposal: Proposal, _: datetime) -> str | None:
@@ -247,6 +263,7 @@ RULES: Mapping[str, Rule] = {
     "not before": _begun,
     "not after": _ended,
     "application": _application,
+    "study": _study,
     "strategy": _strategy,
     "parameters": _parameters,
     "ranges": _ranges,

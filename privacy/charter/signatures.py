@@ -136,6 +136,8 @@ def _check_step(previous: Charter, charter: Charter) -> None:
         raise VerificationError(f"version {charter.version} does not follow version {previous.version}")
     if charter.previous != previous.digest:
         raise VerificationError(f"version {charter.version} names another version {previous.version} as the one before")
+    if not set(previous.revoked) <= set(charter.revoked):
+        raise VerificationError(f"version {charter.version} would let certificates count again that were revoked")
 
 
 def _exactly(value: Any, keys: set[str]) -> dict[str, Any]:

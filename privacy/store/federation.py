@@ -1,6 +1,7 @@
-"""``collegium federation``: what officers do with a charter: draft it, sign it, read it."""
+"""``collegium federation``: what officers do with a charter: draft it, sign it, read it; and the digests in it."""
 
 import base64
+import importlib
 import json
 import os
 import secrets
@@ -11,12 +12,15 @@ from typing import Annotated, Any
 
 import typer
 
-from privacy.charter.document import MAX_BYTES, Allowance, Charter
+from privacy.charter.document import MAX_BYTES, Charter
 from privacy.charter.draft import from_draft
 from privacy.charter.signatures import MAX_FILE_BYTES, SignedCharter, decode, missing, signers, verify_chain
-from privacy.errors import ConfigError
+from privacy.charter.words import changes, lines
+from privacy.enrolment.bundle import MAX_BUNDLE_BYTES
+from privacy.errors import ConfigError, VerificationError
 from privacy.keys.signing import SEED_BYTES, SigningKey
 from privacy.store import key_files
+from privacy.store.application import application_digest
 from privacy.store.run_folder import read_file
 
 federation = typer.Typer(name="federation", no_args_is_help=True, add_completion=False)
@@ -51,8 +55,11 @@ def init(
     out: Annotated[Path, typer.Option(help="Where to write the charter; must not exist.")],
     previous: _Previous = None,
 ) -> None:
-    """Make a charter that nobody has signed from DRAFT, and print its digest."""
-    charter = from_draft(_text(draft), _adopted(previous))
+    """Make a charter that nobody has signed from DRAFT, and print its digest.
+
+    An entry of the draft may name an enrolment file, whose place is told from the draft's folder.
+    """
+    charter = from_draft(_text(draft), _adopted(previous), read=lambda name: _enrolment(draft.parent / name))
     _write(out, SignedCharter(charter, {}).encode(), replace=False)
     typer.echo(charter.digest)
     typer.echo(f"{out}: version {charter.version}, {charter.signatures} officers must sign it.", err=True)
@@ -62,10 +69,15 @@ def init(
 def sign(
     charter: _Charter,
     key: Annotated[Path, typer.Option(help="Your key, as `collegium federation key` made it.")],
+    digest: Annotated[
+        str | None, typer.Option(help="The digest that you read with `show`; sign nothing else.", show_default=False)
+    ] = None,
     previous: _Previous = None,
 ) -> None:
     """Add your signature to CHARTER; read it with `show` before."""
     signed = _read(charter)
+    if digest is not None and signed.charter.digest != digest:
+        raise VerificationError(f"{charter} is another charter, digest {signed.charter.digest}; nothing was signed")
     before = _adopted(previous)
     missing(signed, before)  # nobody signs beside a forged signature, or what does not continue the version before
     pen = _pen(key)
@@ -106,9 +118,24 @@ def show(
         told |= {"adopted": not lacks, "signed_by": names, "missing": lacks}
         typer.echo(json.dumps(told, indent=2, ensure_ascii=False))
     else:
-        for line in [*_lines(signed.charter), *_standing(signed, names, lacks)]:
+        changed = [] if before is None else [f"Since version {before.version}:", *changes(before, signed.charter)]
+        for line in [*lines(signed.charter), *changed, *_standing(signed, names, lacks)]:
             typer.echo(line)
     raise typer.Exit(3 if lacks else 0)
+
+
+@federation.command("application")
+def application() -> None:
+    """Print the digest of the application that is installed here."""
+    typer.echo(application_digest())
+
+
+@federation.command("study")
+def study(file: Annotated[Path, typer.Argument(show_default=False, help="A study, in TOML.")]) -> None:
+    """Print the digest of a study: what a charter approves to be learnt."""
+    # By name: this package imports no other one of ours.
+    read_study = importlib.import_module("strategies.study").read_study
+    typer.echo(read_study(_text(file), where=str(file)).digest)
 
 
 def _standing(signed: SignedCharter, names: list[str], lacks: list[str]) -> list[str]:
@@ -117,44 +144,6 @@ def _standing(signed: SignedCharter, names: list[str], lacks: list[str]) -> list
         *(f"Missing: {line}" for line in lacks),
         *([] if lacks else [f"Version {signed.charter.version} is adopted."]),
     ]
-
-
-def _lines(charter: Charter) -> list[str]:
-    """Returns a charter in words, a line each."""
-    floors = charter.floors
-    least = f"{floors.survivors} survivors, {floors.threshold} shares, {floors.cover} holders of a region"
-    lines = [
-        f"Charter of {charter.federation}, version {charter.version}",
-        f"Digest       {charter.digest}",
-        f"Before       {charter.previous or 'nothing: this is the first'}",
-        f"Valid        {charter.not_before:%Y-%m-%d %H:%M} until {charter.not_after:%Y-%m-%d %H:%M} UTC",
-        f"Signatures   {charter.signatures} of {len(charter.officers)} officers",
-        f"Application  {charter.application}",
-        f"Floors       at least {floors.cohort} sites in a cohort; {least}; secure aggregation always",
-    ]
-    if floors.cohort == 3 or floors.survivors == 3:  # two sites that compare notes learn the third's update
-        lines.append("             a sum may be of only 3 sites: two that compare notes learn the third one's update")
-    for site in charter.sites.values():
-        pens = ", ".join(officer.name for officer in charter.officers if officer.site == site.id)
-        reached = "enrolled" if site.flower and site.uri else "not enrolled yet"
-        lines.append(f"Site         {site.id}, {site.dns or 'no name in TLS'}, {reached}; signs: {pens}")
-    for name, ranges in charter.strategies.items():
-        ends = (f"{parameter} {ends.low} to {ends.high}" for parameter, ends in ranges.items())
-        lines.append(f"Strategy     {name}: {'; '.join(ends) or 'no parameters'}")
-    for name, asset in charter.assets.items():
-        used = ", ".join(asset.purposes)
-        lines.append(f"Asset        {name} for {used}: at most epsilon {asset.epsilon} at delta {asset.delta} in all")
-    lines += [f"Privacy      {name}: {_allowance(allowed)}" for name, allowed in charter.privacy.items()]
-    if charter.unsafe_without_dp:
-        lines.append("Privacy      UNSAFE: a run may do without any differential privacy")
-    return lines
-
-
-def _allowance(allowed: Allowance) -> str:
-    return (
-        f"a run at most epsilon {allowed.epsilon} at delta {allowed.delta}, "
-        f"clip at most {allowed.clip}, noise at least {allowed.noise} clips"
-    )
 
 
 def _read(path: Path) -> SignedCharter:
@@ -176,6 +165,13 @@ def _pen(path: Path) -> SigningKey:
     return SigningKey(seed)
 
 
+def _enrolment(path: Path) -> bytes:
+    """Reads a file that somebody else's draft names: a device would have no end."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is not a file")
+    return read_file(path, limit=MAX_BUNDLE_BYTES)
+
+
 def _text(path: Path) -> str:
     try:
         return read_file(path, limit=MAX_BYTES).decode()
@@ -184,7 +180,7 @@ def _text(path: Path) -> str:
 
 
 def _write(path: Path, data: bytes, *, replace: bool) -> None:
-    """Writes a public file whole and durably; only ``replace`` may take the place of one that exists."""
+    """Writes a public file whole; only ``replace`` may take the place of one that exists."""
     draft: Path | None = None
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

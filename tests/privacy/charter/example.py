@@ -7,13 +7,19 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from cryptography.hazmat.primitives.asymmetric import ec
+
 from privacy.charter.document import Charter, from_body
 from privacy.charter.rules import Proposal, Terms
 from privacy.charter.signatures import SignedCharter
+from privacy.enrolment.bundle import flower_key
+from privacy.enrolment.certificates import key_from
 from privacy.keys.signing import SigningKey
 from privacy.secagg.context import Thresholds
 
 SITES = ("alba", "brno", "cork", "dole")
+P384 = ec.SECP384R1()
+STUDY = "cd" * 32
 NOW = datetime(2027, 3, 1, 12, tzinfo=UTC)
 
 
@@ -33,11 +39,20 @@ def officer(site: str, name: str = "") -> dict[str, str]:
 PENS = {site: key(f"officer of {site}") for site in (*SITES, "evil")}
 
 
+def flower(name: str, curve: ec.EllipticCurve = P384) -> str:
+    return flower_key(key_from(name.encode().ljust(curve.key_size // 8 + 8, b"."), curve).public_key())
+
+
+def server(**changes: Any) -> dict[str, Any]:
+    at_hub = {"id": "hub", "dns": "hub.example", "uri": "spiffe://north/server/hub"}
+    return {**at_hub, "identity": spelt("identity of hub"), "flower": None, **changes}
+
+
 def site(name: str) -> dict[str, Any]:
     return {
         "id": name,
         "identity": spelt(f"identity of {name}"),
-        "flower": base64.b64encode(f"-----BEGIN PUBLIC KEY----- of {name}".encode()).decode(),
+        "flower": flower(name),
         "dns": f"{name}.example",
         "uri": f"spiffe://north/site/{name}",
     }
@@ -50,9 +65,12 @@ def body(**changes: Any) -> dict[str, Any]:
         "version": 1,
         "previous": None,
         "rule": {"signatures": 3},
+        "server": server(),
         "sites": [site(name) for name in SITES],
         "officers": [officer(name) for name in SITES],
+        "revoked": ["1f", "a0"],
         "application": "ab" * 32,
+        "studies": {"heart": STUDY},
         "strategies": {"fedavg": {}, "fedprox": {"mu": {"low": "0", "high": "0.1"}}},
         "assets": {"hearts": {"purposes": ["training"], "epsilon": "2", "delta": "0.001"}},
         "floors": {"cohort": 4, "survivors": 4, "threshold": 3, "cover": 3},
@@ -72,6 +90,7 @@ TERMS = Terms("record", Decimal(1), Decimal("0.001"), Decimal(1), Decimal("1.5")
 ALLOWED = Proposal(
     charter=CHARTER.digest,
     application="ab" * 32,
+    study=STUDY,
     strategy="fedprox",
     parameters={"mu": Decimal("0.01")},
     cohort=SITES,

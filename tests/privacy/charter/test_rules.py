@@ -35,6 +35,8 @@ FORBIDDEN: list[tuple[str, Charter, Proposal, datetime]] = [
     ("not before", CHARTER, ALLOWED, CHARTER.not_before - timedelta(seconds=1)),
     ("not after", CHARTER, ALLOWED, CHARTER.not_after),
     ("application", CHARTER, replace(ALLOWED, application="cd" * 32), NOW),
+    ("study", CHARTER, replace(ALLOWED, study="00" * 32), NOW),
+    ("study", CHARTER, replace(ALLOWED, study="heart"), NOW),
     ("strategy", CHARTER, replace(ALLOWED, strategy="scaffold", parameters={}), NOW),
     ("parameters", CHARTER, replace(ALLOWED, parameters={}), NOW),
     ("parameters", CHARTER, replace(ALLOWED, parameters={**ALLOWED.parameters, "nu": Decimal(0)}), NOW),
@@ -104,6 +106,30 @@ def test_without_its_clause_each_case_would_pass(
     """So no clause is there for show: it alone stands between the case and the site's data."""
     monkeypatch.setattr(rules, "RULES", {name: rule for name, rule in rules.RULES.items() if name != clause})
     check(charter, proposal, now)
+
+
+def test_a_simulation_may_do_without_masks_and_without_nothing_else() -> None:
+    bare = replace(ALLOWED, thresholds=None)
+    check(CHARTER, bare, NOW, unsafe_without_masks=True)
+    check(CHARTER, ALLOWED, NOW, unsafe_without_masks=True)
+    for clause, charter, proposal, now in FORBIDDEN:
+        if clause != "secure aggregation":
+            with pytest.raises(CharterRefusalError) as info:
+                check(charter, proposal, now, unsafe_without_masks=True)
+            assert info.value.clause == clause
+
+
+@pytest.mark.parametrize("odd", ["\x1b[2Jallowed", "a\nallowed", "\u202ea", "x" * 100_000], ids=ascii)
+def test_what_a_stranger_wrote_cannot_forge_a_line_of_a_log(odd: str) -> None:
+    for proposal in (
+        replace(ALLOWED, strategy=odd),
+        replace(ALLOWED, parameters={**ALLOWED.parameters, odd: Decimal(0)}),
+        replace(ALLOWED, cohort=("alba", "brno", "cork", odd)),
+        replace(ALLOWED, purpose=odd),
+    ):
+        with pytest.raises(CharterRefusalError) as info:
+            check(CHARTER, proposal, NOW)
+        assert all(line.isprintable() and len(line) < 400 for line in info.value.lines())
 
 
 def test_every_clause_has_a_case() -> None:

@@ -12,7 +12,7 @@ from privacy.audit import canonical
 from privacy.charter.document import from_body
 from privacy.charter.signatures import MAX_FILE_BYTES, SignedCharter, decode, missing, signers, verify_chain
 from privacy.errors import ConfigError, VerificationError
-from tests.privacy.charter.example import CHARTER, PENS, SITES, body, following, officer, signed, site
+from tests.privacy.charter.example import CHARTER, PENS, SITES, body, following, officer, server, signed, site
 
 FIRST = signed(CHARTER, "alba", "brno", "cork")
 GROWN_BODY = {"sites": [*body()["sites"], site("evil")], "officers": [*body()["officers"], officer("evil")]}
@@ -129,6 +129,7 @@ def test_versions_follow_one_another() -> None:
                 version=2,
                 previous=CHARTER.digest,
                 federation="south",
+                server=server(uri="spiffe://south/server/hub"),
                 sites=[{**entry, "uri": None} for entry in body()["sites"]],
             )
         ),
@@ -136,6 +137,14 @@ def test_versions_follow_one_another() -> None:
     )
     with pytest.raises(VerificationError, match="does not continue"):
         verify_chain([FIRST, moved])
+
+
+def test_what_was_revoked_stays_revoked() -> None:
+    more = signed(following(CHARTER, revoked=["1f", "20", "a0"]), *SITES)
+    assert verify_chain([FIRST, more]) == more.charter
+    for fewer in ([], ["a0"], ["20", "a0"]):
+        with pytest.raises(VerificationError, match="count again"):
+            verify_chain([FIRST, signed(following(CHARTER, revoked=fewer), *SITES)])
 
 
 @pytest.mark.parametrize(

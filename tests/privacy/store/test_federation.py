@@ -1,5 +1,6 @@
 """``collegium federation``: from a draft to an adopted charter and its next version, in files."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -8,10 +9,16 @@ from typing import Any
 import pytest
 
 from privacy import command
+from privacy.charter.document import Server, Site
 from privacy.charter.signatures import decode
+from privacy.keys.signing import keyid
+from privacy.store.application import application_digest
+from privacy.store.site_keys import read_enrolment
+from strategies.study import read_study
 from tests.privacy.charter.example import PENS, officer
 
 EXAMPLE = (Path(__file__).parents[3] / "docs" / "examples" / "charter-hospitals.toml").read_text(encoding="utf-8")
+STUDY = (Path(__file__).parents[3] / "simulations" / "scenarios" / "hospitals.toml").read_text(encoding="utf-8")
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
 
 
@@ -107,6 +114,76 @@ def test_a_wrong_signature_is_told_and_nothing_added_to_it(home: Path, capsys: p
         code, _, told = ran(capsys, *arguments)
         assert (code, "no officer's" in told) == (1, True)
     assert charter.read_bytes() == forged
+
+
+def test_only_the_digest_that_was_read_is_signed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read = shown(capsys, "charter.json")[1]["digest"]
+    before = (home / "charter.json").read_bytes()
+    code, _, told = ran(capsys, "sign", "charter.json", "--key", "va/officer.key", "--digest", "00" * 32)
+    assert (code, "another charter" in told, read in told) == (1, True, True)
+    assert (home / "charter.json").read_bytes() == before
+    code, told, _ = ran(capsys, "sign", "charter.json", "--key", "va/officer.key", "--digest", read)
+    assert (code, read in told) == (0, True)
+
+
+def test_show_tells_every_key_and_what_changed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pens(capsys, *HOSPITALS[:3])
+    first = decode((home / "charter.json").read_bytes()).charter
+    told = ran(capsys, "show", "charter.json")[1]
+    ids = [keyid(first.server.identity), *(keyid(one.identity) for one in first.sites.values())]
+    assert all(one in told for one in [*ids, *(officer.keyid for officer in first.officers)])
+    draft = (home / "draft.toml").read_text(encoding="utf-8")
+    identity = base64.b64encode(PENS["evil"].public_key).decode()
+    (home / "draft.toml").write_text(
+        re.sub(r'(id = "va"\nidentity = )"[^"]+"', rf'\1"{identity}"', draft), encoding="utf-8"
+    )
+    assert ran(capsys, "init", "draft.toml", "--out", "second.json", "--previous", "charter.json")[0] == 0
+    told = ran(capsys, "show", "second.json", "--previous", "charter.json")[1]
+    since = told.partition("Since version 1:\n")[2].splitlines()[:3]
+    old = f"-   identity   va: {keyid(first.sites['va'].identity)}"
+    assert since == [old, f"+   identity   va: {PENS['evil'].keyid}", "Signatures that hold: none"]
+
+
+def test_a_draft_names_enrolment_files_beside_it(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draft = (home / "draft.toml").read_text(encoding="utf-8")
+    enrolled = [("server", "hub"), *(("site", name) for name in HOSPITALS)]
+    (home / "drafts").mkdir()
+    for role, name in enrolled:
+        code = command._outcome(
+            ["site", "enroll", "--site", name, "--federation", "hospitals", "--role", role, "--out", f"drafts/{name}"]
+        )
+        assert code == 0
+        draft = re.sub(rf'id = "{name}"\n(?:.+\n)+', f'enrolment = "{name}/enrol-{name}.json"\n', draft)
+    (home / "drafts" / "draft.toml").write_text(draft, encoding="utf-8")
+    capsys.readouterr()
+    code, out, _ = ran(capsys, "init", "drafts/draft.toml", "--out", "enrolled.json")
+    charter = decode((home / "enrolled.json").read_bytes()).charter
+    assert (code, out) == (0, f"{charter.digest}\n")
+    holders: list[Server | Site] = [charter.server, *charter.sites.values()]
+    for holder in holders:
+        keys = read_enrolment(home / "drafts" / holder.id, holder.id)
+        assert (holder.identity, holder.flower) == (keys.identity, keys.flower)
+        assert (holder.dns, holder.uri) == (keys.holder.dns, keys.holder.uri)
+    assert "enrolled; signs" in ran(capsys, "show", "enrolled.json")[1]
+
+
+@pytest.mark.parametrize(("name", "said"), [("/dev/zero", "not a file"), ("va", "not a file"), ("x", "cannot be read")])
+def test_a_draft_names_nothing_else(home: Path, capsys: pytest.CaptureFixture[str], name: str, said: str) -> None:
+    draft = (home / "draft.toml").read_text(encoding="utf-8")
+    draft = re.sub(r'id = "va"\n(?:.+\n)+', f'enrolment = "{name}"\n', draft)
+    (home / "draft.toml").write_text(draft, encoding="utf-8")
+    code, out, told = ran(capsys, "init", "draft.toml", "--out", "x.json")
+    assert (code, out, said in told, (home / "x.json").exists()) == (2, "", True, False)
+
+
+def test_the_digests_that_a_draft_needs(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ran(capsys, "application") == (0, f"{application_digest()}\n", "")
+    (home / "study.toml").write_text(STUDY, encoding="utf-8")
+    code, out, _ = ran(capsys, "study", "study.toml")
+    assert (code, out) == (0, read_study(STUDY, where="here").digest + "\n")
+    (home / "study.toml").write_text("name = 3", encoding="utf-8")
+    code, out, told = ran(capsys, "study", "study.toml")
+    assert (code, out, "study.toml" in told) == (2, "", True)
 
 
 def test_keys_that_others_could_read_are_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
