@@ -174,6 +174,11 @@ class Log:
             story = _Story(self.key).caught_up(connection, seen)
         return open_checkpoint(story.note, self.key)
 
+    def ledger_head(self, ledger: str) -> Link | None:
+        """Returns the last head of that budget ledger that is in this log, ``None`` if there is none."""
+        with self._reading():
+            return self._story.heads.get(ledger)
+
     def check_ledger(self, ledger: Ledger) -> None:
         """Compares a budget ledger with the last head of it in this log; one that was never logged passes.
 
@@ -183,8 +188,7 @@ class Log:
         """
         with ledger.reading() as books:
             name = books.ledger
-        with self._reading():
-            head = self._story.heads.get(name)
+        head = self.ledger_head(name)
         if head is not None:
             ledger.check_head(head)
 
