@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
-from strategies.messages import RECORD, REFUSED, SPENT
+from privacy.audit.egress import Sent
+from strategies.messages import RECORD, REFUSED, SPENT, part_name
 from strategies.task import SiteId
 
 _SITE_ERRORS = (1, 2)  # Flower's codes for a ClientApp that could not be loaded, and for one that raised
@@ -60,6 +61,8 @@ class Exchange:
     Attributes:
       nodes: Flower's node id per site, in the federation's site order.
       egress: Running account per site.
+      manifest: Every payload received per site, in time or late, in the order of arrival.
+      received: Told of each as it comes, so that it can be written down before a crash.
       spent: Sites whose privacy budget has no room left, with what they said.
     """
 
@@ -69,9 +72,12 @@ class Exchange:
     clock: Clock
     sleep: Sleep
     egress: dict[SiteId, Egress] = field(default_factory=dict)
+    manifest: dict[SiteId, list[Sent]] = field(default_factory=dict)
+    received: Callable[[SiteId, Sent], None] = lambda _site, _sent: None
     spent: dict[SiteId, str] = field(default_factory=dict)
     _silent: dict[SiteId, int] = field(default_factory=dict)
     _late: dict[str, SiteId] = field(default_factory=dict)
+    _asked: dict[str, tuple[str, str]] = field(default_factory=dict)  # kind and group of questions without an answer
 
     def ask(self, kind: str, questions: Mapping[SiteId, bytes], *, group: str) -> Answers:
         """Sends one question to each site and waits, at most until the deadline.
@@ -125,7 +131,9 @@ class Exchange:
         # Grids differ in what they return for a message that they could not take: None, nothing, or an empty list.
         taken = set(self.grid.push_messages(messages))
         ids = (message.metadata.message_id for message in messages)
-        return {message_id: site for message_id, site in zip(ids, questions, strict=True) if message_id in taken}
+        sent = {message_id: site for message_id, site in zip(ids, questions, strict=True) if message_id in taken}
+        self._asked.update(dict.fromkeys(sent, (kind, group)))
+        return sent
 
     def _pull(self, waiting: dict[str, SiteId]) -> "list[tuple[SiteId, bytes | _Failed]]":
         """Takes what has arrived off ``waiting``; a late answer to an older question only shows that a site lives."""
@@ -137,21 +145,25 @@ class Exchange:
             site = site or self._late.pop(message_id, None)
             if site is None:
                 continue  # an answer to nothing we asked
+            asked = self._asked.pop(message_id)
             if _came_from_site(reply):
                 self._silent[site] = 0
-                self._count(site, reply)
+                self._count(site, reply, asked)
                 if reply.has_error() and reply.error.code == SPENT:
                     self.spent[site] = _plain(reply.error.reason)
             if in_time:
                 fresh.append((site, _outcome(reply)))
         return fresh
 
-    def _count(self, site: SiteId, reply: Message) -> None:
+    def _count(self, site: SiteId, reply: Message, asked: tuple[str, str]) -> None:
         account = self.egress.setdefault(site, Egress())
         account.messages += 1
         outcome = _outcome(reply)
         if isinstance(outcome, bytes):
             account.bytes += len(outcome)
+            sent = Sent.of(*asked, outcome)
+            self.manifest.setdefault(site, []).append(sent)
+            self.received(site, sent)
 
 
 def _came_from_site(reply: Message) -> bool:
@@ -167,9 +179,14 @@ class _Failed:
 def _outcome(reply: Message) -> bytes | _Failed:
     if reply.has_error():
         return _Failed(_plain(reply.error.reason))
-    record = reply.content.get(RECORD)
-    data = record.get(RECORD) if isinstance(record, ConfigRecord) else None
-    return data if isinstance(data, bytes) else _Failed("the answer carries no message")
+    parts: list[bytes] = []
+    while True:
+        name = part_name(len(parts))
+        record = reply.content.get(name)
+        data = record.get(name) if isinstance(record, ConfigRecord) else None
+        if not isinstance(data, bytes):
+            return b"".join(parts) if parts else _Failed("the answer carries no message")
+        parts.append(data)
 
 
 def _plain(reason: str | None) -> str:

@@ -16,30 +16,13 @@ from privacy.errors import ConfigError
 from privacy.store.budgets import UNLIMITED, Asset, Budget
 from privacy.store.ledger import Ledger
 from privacy.store.run_folder import LEDGER_FILE
+from server.claims import Lifetime
 from simulations.job import Job
 from simulations.options import Options
 from strategies.task import SiteId
 
 SERVER = "server"
 """Who holds the ledger of noise in opened sums."""
-
-
-@dataclass(frozen=True)
-class Lifetime:
-    """A budget for all that ever runs on an asset, and what has been spent of it.
-
-    Attributes:
-      events: Of all runs, equal ones merged.
-    """
-
-    asset: str
-    budget: Filter
-    events: tuple[Event, ...]
-
-    @property
-    def epsilon(self) -> float:
-        """What all runs together cost at most, under the budget's filter."""
-        return self.budget.epsilon_of(self.budget.spent(self.events))
 
 
 @dataclass(frozen=True)

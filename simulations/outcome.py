@@ -3,68 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal
 
-from privacy.dp.events import Event, Relation
-from privacy.dp.plan import PrivacyPlan
+from clients.scores import Scorer
+from server.claims import PrivacyClaim, Spent
 from server.exchange import Egress
-from simulations.accounts import SERVER, Lifetime
+from simulations.accounts import SERVER
 from simulations.conduct import Trained
 from simulations.data.datasets import SiteData
 from simulations.divided import Divided
 from simulations.job import Job
 from simulations.reference import Reference
-from simulations.scores import Scorer
 from strategies.task import SiteId
-
-Placement: TypeAlias = Literal["local", "central", "distributed"]
-"""Where noise is added: in each step at the site, to the opened sum, or as shares under the masks."""
-
-
-@dataclass(frozen=True)
-class Spent:
-    """What one ledger says after a run.
-
-    Attributes:
-      events: Debited events, equal mechanisms merged.
-      lifetime: The asset's budget, if it has one, and what all runs together have spent of it.
-    """
-
-    plan: PrivacyPlan
-    events: tuple[Event, ...]
-    lifetime: Lifetime | None = None
-
-    @property
-    def executions(self) -> int:
-        """Mechanism executions that were paid for."""
-        return sum(event.count for event in self.events)
-
-    def epsilon(self, relation: Relation = Relation.REPLACE_SPECIAL) -> float:
-        """Returns epsilon of what was executed, by the plan's accountant."""
-        return self.plan.epsilon(self.executions, relation)
-
-
-@dataclass(frozen=True)
-class PrivacyClaim:
-    """One promise of differential privacy, and who paid for it; claims are never added up.
-
-    Attributes:
-      placement: Where the noise was added.
-      spent: By site, or under ``SERVER``; only those that paid for something.
-    """
-
-    placement: Placement
-    spent: Mapping[str, Spent]
-
-    @property
-    def plan(self) -> PrivacyPlan:
-        """Of the holder whose claim is weakest."""
-        return self.worst.plan
-
-    @property
-    def worst(self) -> Spent:
-        """The holder with the largest epsilon."""
-        return max(self.spent.values(), key=lambda spent: spent.epsilon())
 
 
 @dataclass(frozen=True)

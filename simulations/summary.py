@@ -6,9 +6,10 @@ from typing import Any
 from privacy.dp.accounting import round_up
 from privacy.dp.events import SamplingType
 from privacy.dp.plan import RecordPlan
+from server.claims import PrivacyClaim, Spent
 from simulations.accounts import SERVER
 from simulations.divided import Baseline, Divided
-from simulations.outcome import Outcome, PrivacyClaim, Spent
+from simulations.outcome import Outcome
 from strategies.task import SiteId
 
 

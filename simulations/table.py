@@ -14,9 +14,10 @@ from privacy.dp.accounting import posterior_from_even_odds, round_up
 from privacy.dp.events import Relation, SamplingType
 from privacy.dp.plan import RecordPlan, Unit
 from privacy.store.budgets import filter_name
+from server.claims import Placement
 from simulations import table_divided
 from simulations.evidence import server_view, submodels_of
-from simulations.outcome import Outcome, Placement
+from simulations.outcome import Outcome
 
 _AGAINST: dict[Placement, str] = {
     "local": "It holds against everybody outside the site.",

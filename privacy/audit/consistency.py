@@ -10,12 +10,14 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from privacy.audit import division
+from privacy.audit import approval, division, testimony
 from privacy.audit.statement import EPSILON_CLAIMS, Statement
 from privacy.errors import ConfigError
 from privacy.secagg.context import Thresholds
 from privacy.secagg.encoding import in_order
 
+REAL_CLAIMS = (approval.ADOPTED, approval.APPROVED, testimony.STATED, testimony.LEFT, testimony.WITNESSED)
+"""Claims that only a run of real sites makes."""
 SCORES = ("home", "elsewhere", "together", "together_without_privacy", "pooled")
 
 # Scores carry four decimals; a mean of rounded scores may differ from a rounded mean by one unit in the last place.
@@ -24,7 +26,7 @@ _ROUNDING = Decimal("0.0001")
 
 def of_all(report: Statement) -> list[str]:
     """Returns every contradiction; the functions below tell which claim it breaks."""
-    checks = (of_report, of_model, of_masked_rounds, of_egress)
+    checks = (of_report, of_model, of_masked_rounds, of_egress, approval.contradictions, testimony.left_contradictions)
     found = [problem for check in checks for problem in check(report)]
     return found + [problem for claim in report.epsilons for problem in of_epsilon(report, claim)]
 
@@ -37,7 +39,8 @@ def of_report(report: Statement) -> list[str]:
         *_rounds(body["rounds"]),
         *_sites(body),
         *_protections(report),
-        *_scores(body["utility"]),
+        *(_scores(body["utility"]) if body["utility"] is not None else ()),
+        *_real(report),
         *division.of_division(report),
     ]
 
@@ -67,7 +70,8 @@ def of_epsilon(report: Statement, claim: dict[str, Any]) -> list[str]:
     each = claim["executions_per_attempt"]
     if budget < each * report.predicate["run"]["rounds"]:
         problems.append(f"a budget of {budget} executions does not reach for {each} a round")
-    n_train = {site["id"]: site["n_train"] for site in report.predicate["utility"]["sites"]}
+    utility = report.predicate["utility"] or {"sites": []}
+    n_train = {site["id"]: site["n_train"] for site in utility["sites"]}
     patients = claim["unit"] == "patient"
     for entry in claim["sites"]:
         problems += _executions(entry, answered[entry["site"]], each, budget)
@@ -247,8 +251,9 @@ def _rounds(rounds: list[dict[str, Any]]) -> Iterator[str]:
 
 def _sites(body: dict[str, Any]) -> Iterator[str]:
     egress = [entry["site"] for entry in body["egress"]]
-    scored = [site["id"] for site in body["utility"]["sites"]]
-    left_out = [site["id"] for site in body["utility"]["left_out"]]
+    utility = body["utility"] or {"sites": [], "left_out": []}
+    scored = [site["id"] for site in utility["sites"]]
+    left_out = [site["id"] for site in utility["left_out"]]
     yield from _duplicates("what left the sites", egress)
     yield from _duplicates("the scores", scored)
     yield from _duplicates("the sites left out", left_out)
@@ -267,6 +272,23 @@ def _protections(report: Statement) -> Iterator[str]:
     )
     if any(on["secagg"] != (report.claim(name) is not None) for name in ("secagg.rounds", "secagg.egress")):
         yield "secure aggregation is on exactly when its rounds and egress are claimed, and here it is not so"
+
+
+def _real(report: Statement) -> Iterator[str]:
+    """A run of real sites has a charter and the sites' word, and no scores; a simulation has scores, and neither."""
+    body, real = report.predicate, report.predicate["run"]["engine"] == "sites"
+    for name in REAL_CLAIMS:
+        if (report.claim(name) is not None) != real:
+            yield f"{name} is claimed exactly by runs of real sites, and here it is not so"
+    if (body["utility"] is None) != real or (real and any(entry["loss"] is not None for entry in body["rounds"])):
+        yield "scores and losses stay at real sites, and are shown of simulations"
+    if (body["signer"]["role"] == "server") != real or body["protections"]["tls"] != real:
+        yield "a server's key and encrypted connections belong to runs of real sites"
+    stated = report.claim(testimony.STATED)
+    if stated is not None:
+        listed = [entry["site"] for entry in (*stated["sites"], *stated["unattested"])]
+        if sorted(listed) != sorted(entry["site"] for entry in body["egress"]):
+            yield "the sites that stated something, and those that did not, are not the sites of this run"
 
 
 def _scores(utility: dict[str, Any]) -> Iterator[str]:

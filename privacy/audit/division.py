@@ -35,7 +35,10 @@ def of_division(report: Statement) -> Iterator[str]:
         yield f"the slack is {found['slack']}, but the fewest holders are {fewest} and the floor is {found['floor']}"
     yield from _still(found["regions"], body["rounds"])
     yield from _parts(found, {entry["site"] for entry in body["egress"]})
-    yield from _baselines(found)
+    if (body["utility"] is None) != (found["baselines"] is None):
+        yield "parts of a divided model are scored, and baselines trained, exactly where the run has scores"
+    elif found["baselines"] is not None:
+        yield from _baselines(found)
 
 
 def of_region_sums(report: Statement, claim: Mapping[str, Any]) -> Iterator[str]:

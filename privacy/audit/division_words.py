@@ -16,6 +16,8 @@ Written = Callable[[str | None], str]
 
 def about_scores(found: Mapping[str, Any]) -> str:
     """Says what the scores of the parts are scores of."""
+    if found["baselines"] is None:
+        return "Scores of the parts stay at the sites that hold them."
     own = any(set(part["scored_at"]) != set(found["baselines"]["smallest"]["sites"]) for part in found["parts"])
     where = "the test rows of the sites that hold it, since each keeps some parameters to itself"
     exits = "; of every exit, the last one last" if any(len(part["score"]) > 1 for part in found["parts"]) else ""
@@ -78,7 +80,7 @@ def about_baselines(found: Mapping[str, Any], rows: Mapping[str, int], written: 
       written: Writes a score.
       private: Whether the run was private; its baselines never are.
     """
-    if len(found["parts"]) == 1:
+    if len(found["parts"]) == 1 or found["baselines"] is None:
         return []
     lines = []
     for baseline, who, does in (

@@ -36,27 +36,27 @@ def pae(payload_type: str, payload: bytes) -> bytes:
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
-def sign(payload: bytes, key: signing.SigningKey) -> bytes:
+def sign(payload: bytes, key: signing.SigningKey, payload_type: str = PAYLOAD_TYPE) -> bytes:
     """Signs ``payload`` and returns the bytes of the envelope file."""
-    signature = key.sign(pae(PAYLOAD_TYPE, payload))
+    signature = key.sign(pae(payload_type, payload))
     body = {
         "payload": base64.b64encode(payload).decode(),
-        "payloadType": PAYLOAD_TYPE,
+        "payloadType": payload_type,
         "signatures": [{"keyid": key.keyid, "sig": base64.b64encode(signature).decode()}],
     }
     return canonical.dumps(body) + b"\n"
 
 
-def decode(data: bytes) -> Envelope:
-    """Reads an envelope file from a stranger; nothing is verified.
+def decode(data: bytes, payload_type: str = PAYLOAD_TYPE) -> Envelope:
+    """Reads an envelope file of one type from a stranger; nothing is verified.
 
     Raises: ConfigError: Anything but the one spelling that ``sign`` writes.
     """
     if not data.endswith(b"\n"):
         raise ConfigError("the envelope does not end in a newline: it is cut short or was edited")
     body = _exact(canonical.loads(data[:-1], what="the envelope"), {"payload", "payloadType", "signatures"})
-    if body["payloadType"] != PAYLOAD_TYPE:
-        raise ConfigError(f"the envelope holds something other than {PAYLOAD_TYPE}")
+    if body["payloadType"] != payload_type:
+        raise ConfigError(f"the envelope holds something other than {payload_type}")
     signatures = body["signatures"]
     if not isinstance(signatures, list) or len(signatures) != 1:
         raise ConfigError("the envelope must hold exactly one signature")
@@ -66,14 +66,14 @@ def decode(data: bytes) -> Envelope:
     return Envelope(payload=decode_base64(body["payload"]), keyid=entry["keyid"], signature=decode_base64(entry["sig"]))
 
 
-def check_signature(envelope: Envelope, public_key: bytes) -> None:
+def check_signature(envelope: Envelope, public_key: bytes, payload_type: str = PAYLOAD_TYPE) -> None:
     """Checks the envelope's signature under one raw public key.
 
     Raises: VerificationError: The key is not the one named, or the signature does not fit.
     """
     if signing.keyid(public_key) != envelope.keyid:
-        raise VerificationError("the envelope names another key than the report's signer")
-    signing.verify(public_key, envelope.signature, pae(PAYLOAD_TYPE, envelope.payload))
+        raise VerificationError("the envelope names another key than the one that must have signed it")
+    signing.verify(public_key, envelope.signature, pae(payload_type, envelope.payload))
 
 
 def decode_base64(text: Any) -> bytes:

@@ -4,22 +4,27 @@ The page answers, on its first screen, who is protected, from whom and how stron
 rest is the evidence. ``verify`` redraws it, so nothing here may depend on the clock, the locale or the machine.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from privacy.audit import (
+    approval,
     envelope,
     masked_rounds,
     page_parts,
     page_privacy,
     page_rounds,
     page_secagg,
+    page_sites,
     page_utility,
     statement,
+    testimony,
     words,
 )
+from privacy.audit.site_statement import STATEMENTS_FILE
 from privacy.audit.statement import Statement
 from privacy.audit.stylesheet import CSS
 from privacy.audit.template import PAGE
@@ -62,6 +67,7 @@ def _view(report: Statement) -> dict[str, Any]:
         "run": run,
         "tool": body["tool"],
         "status": words.STATUSES[run["status"]],
+        "noun": "scenario" if body["utility"] is not None else "study",
         "engine": words.ENGINES[run["engine"]],
         "started": _moment(run["started"]),
         "finished": _moment(run["finished"]),
@@ -74,9 +80,10 @@ def _view(report: Statement) -> dict[str, Any]:
             {"name": name, "on": states[key], "words": on if states[key] else off}
             for key, (name, on, off) in words.PROTECTIONS.items()
         ],
-        "utility": page_utility.view(
-            body["utility"], private=bool(report.epsilons), divided=body["submodels"] is not None
-        ),
+        "utility": None
+        if body["utility"] is None
+        else page_utility.view(body["utility"], private=bool(report.epsilons), divided=body["submodels"] is not None),
+        "sites": page_sites.view(report),
         "rounds": page_rounds.view(body["rounds"]),
         "parts": page_parts.view(report),
         "secagg": page_secagg.view(report),
@@ -106,17 +113,26 @@ def _claim(claim: dict[str, Any], *, unequal: bool) -> dict[str, str]:
 
 
 def _says(claim: dict[str, Any], *, unequal: bool) -> str:
-    match claim["id"]:
-        case "model.digest":
-            return f"The model is the file {claim['file']} with SHA-256 {claim['sha256'][:16]}…"
-        case "secagg.rounds":
-            return f"By the signatures in {TRANSCRIPT_FILE}, {masked_rounds.summary(claim)}"
-        case "secagg.egress":
-            return "The coordinator received no unmasked array from any site"
-        case _:
-            whom = "Each site" if claim["unit"] == "site" else f"Each {claim['unit']} at each site"
-            return (
-                f"{whom}: ε at most {page_privacy.largest(claim, 'epsilon')} at δ = {claim['delta']}, relation "
-                f"{claim['relation']}, by {claim['accountant']} from the listed steps, against "
-                f"{words.against(claim, unequal=unequal)}"
-            )
+    say = _SAYS.get(claim["id"])
+    return _epsilon_says(claim, unequal=unequal) if say is None else say(claim)
+
+
+_SAYS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "model.digest": lambda c: f"The model is the file {c['file']} with SHA-256 {c['sha256'][:16]}…",
+    "secagg.rounds": lambda c: f"By the signatures in {TRANSCRIPT_FILE}, {masked_rounds.summary(c)}",
+    "secagg.egress": lambda _: "The coordinator received no unmasked array from any site",
+    approval.ADOPTED: lambda c: f"By {approval.CHARTER_FILE}, {approval.adopted_summary(c)}",
+    approval.APPROVED: lambda c: f"At the run's start {approval.approved_summary(c)}",
+    testimony.STATED: lambda c: f"By {STATEMENTS_FILE}, {testimony.stated_summary(c)}",
+    testimony.LEFT: lambda _: "The server received from each site what the site signed, and nothing else",
+    testimony.WITNESSED: lambda c: f"The log {c['origin']} only grew after a site last looked at it",
+}
+
+
+def _epsilon_says(claim: dict[str, Any], *, unequal: bool) -> str:
+    whom = "Each site" if claim["unit"] == "site" else f"Each {claim['unit']} at each site"
+    return (
+        f"{whom}: ε at most {page_privacy.largest(claim, 'epsilon')} at δ = {claim['delta']}, relation "
+        f"{claim['relation']}, by {claim['accountant']} from the listed steps, against "
+        f"{words.against(claim, unequal=unequal)}"
+    )

@@ -14,15 +14,16 @@ _COLUMNS = (
     Column("Score"),
 )
 _MOST_HOLDERS = 6
+_NO_SCORES: dict[str, Any] = {"metric": "accuracy", "sites": []}
 
 
 def view(report: Statement) -> dict[str, Any] | None:
     """Returns what the page shows of the predicate's ``submodels``; nothing if the model was not divided."""
     body = report.predicate
-    found, n_rounds, metric = body["submodels"], len(body["rounds"]), body["utility"]["metric"]
+    found, n_rounds, utility = body["submodels"], len(body["rounds"]), body["utility"] or _NO_SCORES
     if found is None:
         return None
-    rows = {site["id"]: site["n_test"] for site in body["utility"]["sites"]}
+    metric, rows = utility["metric"], {site["id"]: site["n_test"] for site in utility["sites"]}
     n_sites = sum(len(part["sites"]) for part in found["parts"])
     bars = [
         charts.RegionBar(
@@ -55,12 +56,12 @@ def _table(found: dict[str, Any], metric: str) -> Table:
             ", ".join(part["sites"]),
             words.number(part["parameters"]),
             f"{words.size(part['upload_bytes'])} ({100 * part['upload_bytes'] / most:.1f} %)",
-            "  ".join(words.score(score, metric) for score in part["score"]),
+            "  ".join(words.score(score, metric) for score in part["score"]) or "–",
         )
         for part in found["parts"]
     ]
-    smallest, strong = found["baselines"]["smallest"], found["baselines"]["strong"]
-    if len(found["parts"]) > 1:
+    if len(found["parts"]) > 1 and found["baselines"] is not None:
+        smallest, strong = found["baselines"]["smallest"], found["baselines"]["strong"]
         rows.append(_row(f"everyone on {smallest['part']}", smallest, metric))
         if strong is not None:
             rows.append(_row(f"{strong['part']} sites alone", strong, metric))

@@ -8,9 +8,9 @@ from privacy.errors import ConfigError
 from privacy.keys import signing
 
 
-def signer_entry(key: signing.SigningKey) -> dict[str, str]:
-    """Returns the predicate's ``signer`` object for this key."""
-    return {"role": "run", "algorithm": "ed25519", "public_key": base64.b64encode(key.public_key).decode()}
+def signer_entry(key: signing.SigningKey, role: str = "run") -> dict[str, str]:
+    """Returns the predicate's ``signer`` object for this key: made for one ``run``, or the ``server`` of a charter."""
+    return {"role": role, "algorithm": "ed25519", "public_key": base64.b64encode(key.public_key).decode()}
 
 
 def sign(predicate: dict[str, Any], model_sha256: str, key: signing.SigningKey) -> bytes:
@@ -19,7 +19,7 @@ def sign(predicate: dict[str, Any], model_sha256: str, key: signing.SigningKey) 
     Args:
       predicate: Fits ``schemas/report-v1.json``; its ``signer`` is ``signer_entry(key)``.
       model_sha256: Of the model file that was written, 64 hex digits.
-      key: The run's key.
+      key: The run's, or the server's.
 
     Raises: ConfigError: The predicate does not fit its schema, contradicts itself, or names another signer.
     """

@@ -11,7 +11,16 @@ from jsonschema.exceptions import best_match
 
 from privacy.errors import ConfigError
 
-NAMES = ("report-v1", "verify-v1", "simulate-v1", "metrics-v1", "plan-v1", "transcript-v1", "charter-v1")
+NAMES = (
+    "report-v1",
+    "verify-v1",
+    "simulate-v1",
+    "metrics-v1",
+    "plan-v1",
+    "transcript-v1",
+    "charter-v1",
+    "site-statement-v1",
+)
 
 # A hostile document can hold millions of errors; the best of the first few is what a person can use.
 _MOST_ERRORS = 20

@@ -85,6 +85,9 @@ is summed up by {{ block.lifetime.filters }}, which stays valid when a run is pl
 before.{% if block.lifetime.asserted %} Some of the runs drew noise in floating point: this sum is asserted only.
 {% endif %}</p>
 {{ block.lifetime.chart }}
+{% elif sites %}
+<p>Every ledger keeps the charter's budget for all runs on the same data, and has no room for a run beyond it. What is
+left of it is not in this report: &epsilon; is that of this run.</p>
 {% else %}
 <p>No budget was set. &epsilon; is that of this run; every other run on the same data costs privacy as well, and this
 report does not count it.</p>
@@ -136,6 +139,11 @@ completed round.</p>
 {% endfor %}
 </ul></section>
 
+{% if not utility %}
+<section aria-labelledby="utility"><h2 id="utility">What working together brought</h2>
+<p>Scores stay at the sites. Each site scores the common model on test records of its own, in a folder of its own; no
+score and no loss left a site, so none stands here and the coordinator knows none.</p></section>
+{% else %}
 <section aria-labelledby="utility"><h2 id="utility">What working together brought</h2>
 {% if utility.sentence %}<p>{{ utility.sentence }}</p>{% endif %}
 
@@ -157,6 +165,7 @@ experiment, and the privacy numbers above do not cover them.</p>
 <p>{{ line }}</p>
 {% endfor %}
 <p>To compare with: {{ utility.baselines }}.</p></section>
+{% endif %}
 
 {% if parts %}
 <section aria-labelledby="parts"><h2 id="parts">Parts of the model, and who trained them</h2>
@@ -231,13 +240,48 @@ server</dd>
 {% endfor %}
 </ul></details>
 <p class="note">In each attempt the holders of the sites' keys signed their masked inputs and the list of survivors,
-together with the cohort, the thresholds and the one model root that all of them were given. Whose keys these are, that
+together with the cohort, the thresholds and the one model root that all of them were given. {% if sites %}
+The keys are those that the charter lists. That
+{% else %}
+Whose keys these are, that
+{% endif %}
 they trained on that model, and that there was no other attempt, no signature shows.</p></section>
 {% endif %}
 
 <section aria-labelledby="egress"><h2 id="egress">What left each site</h2>
 {{ draw(egress, "egress") }}
+{% if sites %}
+{{ draw(sites.payloads, "egress") }}
+<p class="note">Each site signed kind, round, size and SHA-256 of every payload before its last one, the statement
+itself; the server's account of what it received is compared with that, payload by payload.</p>
+{% endif %}
 </section>
+{% if sites %}
+
+<section aria-labelledby="charter"><h2 id="charter">What was agreed, and what the sites decided</h2>
+<dl class="terms">
+<dt>Charter</dt><dd>version {{ sites.charter.version }} of {{ sites.charter.federation }}, digest
+<code>{{ sites.charter.digest }}</code>: compare it with the one that your site pinned</dd>
+<dt>Application</dt><dd>SHA-256 <code>{{ sites.proposal.application }}</code></dd>
+<dt>Study</dt><dd>SHA-256 <code>{{ sites.proposal.study }}</code></dd>
+<dt>Strategy</dt><dd>{{ sites.proposal.strategy }}{% if sites.parameters %}: {{ sites.parameters }}{% endif %}</dd>
+<dt>Data and purpose</dt><dd>{{ sites.proposal.asset }}, for {{ sites.proposal.purpose }}</dd>
+{% if sites.privacy %}
+<dt>Privacy asked for</dt><dd>{{ sites.privacy }}</dd>
+{% endif %}
+<dt>Server's log</dt><dd>{{ sites.log }}, {{ sites.entries }} when the report was signed</dd>
+</dl>
+{{ draw(sites.decisions, "charter") }}
+{% if sites.refusals %}
+{{ draw(sites.refusals, "charter") }}
+{% else %}
+<p>No site that signed refused a request of this run.</p>
+{% endif %}
+{% for line in sites.unattested %}
+<p><b>No statement that holds</b> of {{ line }}.</p>
+{% endfor %}
+</section>
+{% endif %}
 
 <section aria-labelledby="claims"><h2 id="claims">What is claimed, and what each claim is worth</h2>
 <dl class="claims">
@@ -268,13 +312,14 @@ network:</p>
 <p><code>keys.txt</code> holds the public keys that you trust, one a line. Get this run's key from the people who ran
 it by another way than this file; without <code>--trust</code> the check says AUTHENTICITY NOT CHECKED, since a forger
 can sign with a key of their own. Files beside the page are checked with it: <code>{{ model.file }}</code> by its
-digest{% if secagg %}, <code>{{ secagg.file }}</code> by every signature of the sites{% endif %}. Exit
+digest{% if secagg %}, <code>{{ secagg.file }}</code> by every signature of the sites{% endif %}{% if sites %},
+<code>{{ sites.files[0] }}</code> by the officers', <code>{{ sites.files[1] }}</code> by the sites'{% endif %}. Exit
 code 0: all holds. 1: a claim fails. 2: not a usable report. 3: something was not checked.</p>
 <dl class="terms">
 <dt>Public key</dt><dd><code>{{ public_key }}</code></dd>
 <dt>Key id</dt><dd><code>{{ keyid }}</code></dd>
 <dt>Model</dt><dd><code>{{ model.file }}</code>, {{ model.size }}, SHA-256 <code>{{ model.sha256 }}</code></dd>
-<dt>Run</dt><dd>scenario {{ run.scenario }}, strategy {{ run.strategy }}, {{ engine }}, seed {{ run.seed }},
+<dt>Run</dt><dd>{{ noun }} {{ run.scenario }}, strategy {{ run.strategy }}, {{ engine }}, seed {{ run.seed }},
 {{ started }} to {{ finished }}</dd>
 </dl></section>
 </main>

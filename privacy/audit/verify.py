@@ -1,35 +1,23 @@
 """The verifier: what a stranger can check about a report, offline, from its bytes alone. Pure: no files, no clock.
 
 Order: read strictly; signature under the key inside the report (always); whose key that is (only with a trust set);
-the report against itself; the model file; epsilon from the events; the sites' signatures from the transcript; and for a
-page, the page against its envelope.
+the report against itself; the model file; epsilon from the events; the sites' signatures from the transcript; for a run
+of real sites, its charter, its approval and the sites' statements; and for a page, the page against its envelope.
 """
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any
 
 from privacy import __version__
-from privacy.audit import consistency, envelope, masked_rounds, page, pricing, statement, words
+from privacy.audit import approval, consistency, envelope, masked_rounds, page, pricing, real_run, statement, words
+from privacy.audit.answers import Answer, CheckedClaim
 from privacy.audit.canonical import MAX_BYTES
 from privacy.audit.statement import Statement
 from privacy.audit.transcript import TRANSCRIPT_FILE
 from privacy.errors import ConfigError, FederationError, UnsupportedEventError, VerificationError
 from privacy.keys import signing
-
-Kind = Literal["proved", "attested", "measured", "asserted"]
-Answer = Literal["holds", "fails", "unchecked"]
-
-
-@dataclass(frozen=True)
-class CheckedClaim:
-    """One claim and what became of it; ``why`` is one plain line. All fields are public."""
-
-    id: str
-    kind: Kind
-    verdict: Answer
-    why: str
 
 
 @dataclass(frozen=True)
@@ -93,6 +81,8 @@ def verify(
     self_signed: bool = False,
     model_sha256: str | None = None,
     transcript: bytes | None = None,
+    charters: bytes | None = None,
+    statements: bytes | None = None,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Verdict:
     """Checks a report from a stranger.
@@ -106,6 +96,8 @@ def verify(
       self_signed: Accept the key inside the report. Not together with ``trusted``.
       model_sha256: Hex digest of the model file at hand, if there is one.
       transcript: ``transcript/secagg.jsonl`` at hand, if there is one. Untrusted; not read where no round was masked.
+      charters: ``transcript/charter.jsonl`` at hand, if there is one. Untrusted; read for runs of real sites only.
+      statements: ``transcript/statements.jsonl`` likewise.
       progress: Called with one plain line before a step that can take seconds.
 
     Raises:
@@ -128,6 +120,8 @@ def verify(
         claims.append(_masked_rounds(report, transcript, progress))
     if report.claim("secagg.egress") is not None:
         claims.append(_egress(report))
+    if report.claim(approval.ADOPTED) is not None:
+        claims += real_run.check(report, charters=charters, statements=statements, signed_rounds=transcript)
     if page_data is not None:
         claims.append(_page(report, envelope_data, page_data))
     authentic = self_signed or (trusted is not None and signature.verdict == "holds")

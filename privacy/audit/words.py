@@ -117,6 +117,7 @@ ENGINES = {
     "local": "all parties in one process (a simulation)",
     "ray": "Flower's simulation on Ray",
     "flwr": "Flower",
+    "sites": "sites in their own networks, over mutual TLS",
 }
 
 STATUSES = {

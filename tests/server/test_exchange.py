@@ -11,6 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from privacy.audit.egress import Sent
 from server.exchange import Answers, Exchange, Timing
 from strategies.messages import RECORD, TRAIN
 from strategies.task import SiteId
@@ -295,3 +296,26 @@ def test_a_peers_reason_is_one_short_printable_line(text: str | None) -> None:
 )
 def test_a_peers_reason_keeps_its_words(text: str | None, line: str) -> None:
     assert reason_given(text) == line
+
+
+@settings(deadline=None, max_examples=100)
+@given(schedules)
+def test_the_manifest_lists_every_payload_once_under_the_question_that_it_answers(
+    schedule: list[list[Plan]],
+) -> None:
+    talk = Conversation(schedule)
+    told: list[tuple[SiteId, Sent]] = []
+    talk.exchange.received = lambda site, sent: told.append((site, sent))
+    for _ in schedule:
+        talk.ask()
+    seen, expected = set[str](), dict[SiteId, list[Sent]]()
+    for reply in talk.grid.pulled:
+        asked = reply.metadata.reply_to_message_id
+        if asked not in seen and reply.has_content() and RECORD in reply.content:
+            site = talk.sites[reply.metadata.src_node_id // 10 - 1]
+            expected.setdefault(site, []).append(Sent.of(TRAIN, reply.metadata.group_id, body_of(reply)))
+        seen.add(asked)
+    assert talk.exchange.manifest == expected
+    assert {site: [sent for whose, sent in told if whose == site] for site, _ in told} == expected
+    for site, sent in talk.exchange.manifest.items():
+        assert sum(one.size for one in sent) == talk.exchange.egress[site].bytes

@@ -12,11 +12,12 @@ import pytest
 
 from privacy.audit import division_words, schemas
 from privacy.audit.verify import verify
+from server.claims import PrivacyClaim
 from simulations.divided import Baseline, Divided, PartFound, RegionFound
 from simulations.evidence import assumptions, not_protected, predicate, server_view
 from simulations.job import resolve
 from simulations.options import Options
-from simulations.outcome import Outcome, PrivacyClaim
+from simulations.outcome import Outcome
 from simulations.summary import submodels, to_json
 from strategies.task import SiteId
 from tests.simulations import finished

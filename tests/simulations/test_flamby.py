@@ -7,12 +7,12 @@ Cleveland, Hungary, Switzerland, VA. Ours differ where batch order does (docs/ad
 import numpy as np
 import pytest
 
+from clients.scores import Scorer
 from simulations.data.datasets import pooled_training
 from simulations.job import Job, resolve
 from simulations.members import load_member_data
 from simulations.options import Options
 from simulations.reference import alone, federate
-from simulations.scores import Scorer
 from strategies.contribution import Vector
 from strategies.task import SiteId
 

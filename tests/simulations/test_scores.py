@@ -8,9 +8,9 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from clients.records import Records
+from clients.scores import Scorer, hanley_mcneil, wilson
 from simulations.job import resolve
 from simulations.options import Options
-from simulations.scores import Scorer, hanley_mcneil, wilson
 from strategies.contribution import Vector
 from strategies.models import build, to_vector
 from strategies.task import Feature, ModelSpec, Target, Task, Training

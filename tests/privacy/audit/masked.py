@@ -30,6 +30,7 @@ def attempt(
     *,
     lost: Mapping[str, str] | None = None,
     job: bytes = JOB,
+    run: bytes = RUN,
     cohort: tuple[str, ...] = SITES,
     regions: tuple[Region, ...] = (),
 ) -> AttemptRecord:
@@ -38,7 +39,7 @@ def attempt(
     values = hashlib.sha256(b"the model of round %d" % number).digest()
     digests = tuple(region_digest(k, one.length, one.holders, values) for k, one in enumerate(regions))
     context = RoundContext(
-        federation="town", run=RUN, round=number, attempt=attempt, roster=ROSTER.digest, cohort=cohort,
+        federation="town", run=run, round=number, attempt=attempt, roster=ROSTER.digest, cohort=cohort,
         thresholds=thresholds(len(cohort)), bits=64, fraction_bits=20, regions=regions,
         model_root=model_root(PLAN, digests), job=job, purpose="training", asset="records",
         durations=Durations(60, 60, 60, 60), fixed_set=False,
