@@ -1,6 +1,6 @@
 """Which kinds of agents there are, what each can offer, and which one a site runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from clients.agent import Agent, TorchAgent
 from clients.records import Records
@@ -8,6 +8,7 @@ from clients.scikit_agent import ScikitAgent
 from privacy.dp.plan import RecordPlan, Unit
 from privacy.errors import ConfigError
 from strategies.algorithm import LocalRule
+from strategies.job import Job
 from strategies.parts import AgentSpec, Kind
 from strategies.sub_models import SubModel
 from strategies.task import ModelSpec, SiteId, Training
@@ -50,6 +51,13 @@ def refuse_unless_offered(
             f"the {kind} agent of {site} takes plain steps only: the strategy corrects every step",
             hint=f"Give {site} the torch agent, or choose --strategy fedavg.",
         )
+
+
+def check_agents(job: Job, sites: Iterable[SiteId]) -> None:
+    """Checks what a job asks of these sites against their kinds of agents. Raises: ConfigError: One cannot do it."""
+    for site in sites:
+        kind = job.agent_of(site).kind
+        refuse_unless_offered(kind, job.privacy, site=site, unit=job.unit, rule=job.algorithm.local)
 
 
 def agent_of(  # noqa: PLR0913 - what an agent is made of; each is of another kind and named at the call

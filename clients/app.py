@@ -6,7 +6,7 @@ answer. A crash before the debit leaves an attempt that never left; a crash afte
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.memory import Memory, invitation_in, keep_invitation
 from clients.private_part import write_private
 from clients.secure import Release, SecureSite, Trained
 from clients.work import Site, Work, contribute, plans_of
@@ -27,15 +28,13 @@ from privacy.errors import (
     PrivacyError,
     ProtocolError,
     RemoteProtocolError,
+    VerificationError,
 )
 from privacy.store.budgets import Debit
 from privacy.store.ledger import Ledger
-from strategies.contribution import Vector
-from strategies.messages import RECORD, REFUSED, SPENT, Hello, RoundReply, RoundTask, SecureTask
+from strategies.messages import RECORD, REFUSED, SPENT, Closing, Hello, RoundReply, RoundTask, SecureTask
 from strategies.regions import Plan
 from strategies.secure_sum import to_units
-
-_STATE = "collegium-site"
 
 
 @dataclass(frozen=True)
@@ -57,6 +56,13 @@ class Member:
       plan: Who holds what.
       secure: Its part in secure aggregation; ``None`` where contributions go one by one, in the clear.
       private: File for the parameters that never leave the site; ``None`` where it has none.
+      admit: The site's gate: raises unless an invitation to exactly this job may pass now.
+      witness: Takes in what the server's log says about its growth; raises if it forks or goes back. ``None`` where
+        the server keeps none.
+      seen: How many entries of the server's log were seen.
+      close: Ends the run for this site and states what happened, signed; ``None`` in a simulation.
+      over: Whether it has ended: then nothing is answered but the roll call and the closing, for a coordinator that
+        crashed before it had everybody's statement.
     """
 
     site: Site
@@ -65,42 +71,69 @@ class Member:
     plan: Plan
     secure: SecureSite | None = None
     private: Path | None = None
+    admit: Callable[[bytes], None] = field(kw_only=True)
+    witness: Callable[[tuple[bytes, ...]], None] | None = field(default=None, kw_only=True)
+    seen: int = field(default=0, kw_only=True)
+    close: Callable[[Closing], bytes] | None = field(default=None, kw_only=True)
+    over: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.site.sum_plan is not None and self.secure is None:
             raise LocalProtocolError("noise that belongs in a masked sum does not protect an update in the clear")
 
 
-def build(member_of: Callable[[Context], Member], *, entropy: Entropy = secrets.token_bytes) -> ClientApp:
+MemberOf = Callable[[Context, bytes], Member]
+"""Finds out which site a node is, and what the invitation of that run means to it; raises FederationError."""
+
+
+def build(member_of: MemberOf, *, entropy: Entropy = secrets.token_bytes) -> ClientApp:
     """Builds the ClientApp of a site.
 
+    Nothing but the roll call is answered before an invitation was let pass, and the gate is asked again at the start of
+    every attempt: since the roll call a window may have closed, or the site have paused.
+
     Args:
-      member_of: Finds out which site this node is and what it agreed to; called for every message.
+      member_of: Called for every message.
       entropy: Randomness of noise and sampling; tests alone replace it.
 
     Returns: An app that answers the roll call, training tasks and secure aggregation; Flower refuses every other type.
     """
     app = ClientApp()
 
+    def invited(context: Context) -> Member:
+        return member_of(context, invitation_in(context.state))
+
+    def admitted(context: Context) -> Member:
+        member = _going_on(invited(context))
+        member.admit(invitation_in(context.state))
+        return member
+
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
         def answer() -> bytes:
-            site = member_of(context).site
-            return Hello(site.id, site.records.n_units).encode()
+            invitation = _body(message)
+            member = member_of(context, invitation)
+            member.admit(invitation)
+            keep_invitation(context.state, invitation)
+            return Hello(member.site.id, member.site.records.n_units, member.seen).encode()
 
         return _answered(message, answer)
 
     @app.train("round")
     def train_round(message: Message, context: Context) -> Message:
-        return _answered(message, lambda: attempt(member_of(context), _body(message), context.state, entropy))
+        return _answered(message, lambda: attempt(admitted(context), _body(message), context.state, entropy))
 
     @app.train("masked")
     def train_masked(message: Message, context: Context) -> Message:
-        return _answered(message, lambda: masked_attempt(member_of(context), _body(message), context.state, entropy))
+        return _answered(message, lambda: masked_attempt(admitted(context), _body(message), context.state, entropy))
 
     @app.query("secagg")
     def secagg(message: Message, context: Context) -> Message:
-        return _answered(message, lambda: _secure(member_of(context)).answer(_body(message), context.state))
+        return _answered(message, lambda: _secure(_going_on(invited(context))).answer(_body(message), context.state))
+
+    @app.query("close")
+    def close(message: Message, context: Context) -> Message:
+        return _answered(message, lambda: _closed(invited(context), _body(message)))
 
     return app
 
@@ -132,6 +165,8 @@ def masked_attempt(member: Member, data: bytes, state: RecordDict, entropy: Entr
     """
     secure, site = _secure(member), member.site
     both = SecureTask.decode(data)
+    if member.witness is not None:
+        member.witness(both.growth)
     work, release = _train(member, both.task, state, entropy)
     declared, noise = site.algorithm.declared, site.sum_plan
     units = (
@@ -149,7 +184,7 @@ def _train(member: Member, task: RoundTask, state: RecordDict, entropy: Entropy)
     site = member.site
     if task.job != member.job:
         raise RemoteProtocolError(f"{site.id} agreed to other settings than the server proposes", phase="train")
-    memory = _Memory.read(state)
+    memory = Memory.read(state)
     if (task.round, task.attempt) <= memory.last:
         raise RemoteProtocolError(f"{site.id} has answered round {task.round} attempt {task.attempt}", phase="train")
     _check_arrays(task, site)
@@ -165,9 +200,24 @@ def _train(member: Member, task: RoundTask, state: RecordDict, entropy: Entropy)
             ledger.release(ledger.reserve(debits))
         if member.private is not None:
             write_private(member.private, site.part, work.kept["private"])
-        _Memory((task.round, task.attempt), kept, work.kept).write(memory_of_message)
+        Memory((task.round, task.attempt), kept, work.kept).write(memory_of_message)
 
     return work, release
+
+
+def _closed(member: Member, data: bytes) -> bytes:
+    closing = Closing.decode(data)
+    if member.close is None or closing.job != member.job:
+        raise RemoteProtocolError(f"{member.site.id} has no such run to close", phase="close")
+    if closing.model.size != member.site.part.held.size or not np.isfinite(closing.model).all():
+        raise RemoteProtocolError(f"{member.site.id} was sent no model of its own size", phase="close")
+    return member.close(closing)
+
+
+def _going_on(member: Member) -> Member:
+    if member.over:
+        raise RemoteProtocolError(f"the run is over for {member.site.id}", phase="train")
+    return member
 
 
 def _secure(member: Member) -> SecureSite:
@@ -214,7 +264,7 @@ def _answered(message: Message, answer: Callable[[], bytes]) -> Message:
         data = answer()
     except BudgetExhaustedError as error:
         return Message(Error(code=SPENT, reason=str(error)), reply_to=message)
-    except (PrivacyError, ProtocolError) as error:
+    except (PrivacyError, ProtocolError, VerificationError) as error:
         return Message(Error(code=REFUSED, reason=str(error)), reply_to=message)
     except FederationError as error:
         # Speaks of files or records: it stays in the site's own log.
@@ -232,50 +282,3 @@ def _body(message: Message) -> bytes:
     if not isinstance(data, bytes):
         raise RemoteProtocolError("the message carries no task", phase="train")
     return data
-
-
-@dataclass(frozen=True)
-class _Memory:
-    """What a site remembers between rounds. ``pending`` becomes ``kept`` once the server says it was summed.
-
-    A contribution that got lost must not move c_i: the server's c would no longer be the mean of the sites' c_i
-    (Karimireddy et al. 2020, Algorithm 1), and state of an attempt that counted nowhere is discarded whole.
-
-    Attributes:
-      kept: ``control`` of Scaffold, ``private`` parameters; empty at first.
-    """
-
-    last: tuple[int, int] = (0, 0)
-    kept: Mapping[str, Vector] = field(default_factory=dict)
-    pending: Mapping[str, Vector] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, state: RecordDict) -> "_Memory":
-        record = state.get(_STATE)
-        if not isinstance(record, ConfigRecord):
-            return cls()
-        last = (_int(record, "round"), _int(record, "attempt"))
-        return cls(last, _vectors(record, "kept."), _vectors(record, "pending."))
-
-    def kept_for(self, accepted: tuple[int, int]) -> Mapping[str, Vector]:
-        return self.pending if accepted == self.last and self.pending else self.kept
-
-    def write(self, state: RecordDict) -> None:
-        round_number, attempt_number = self.last
-        vectors = {f"kept.{name}": vector for name, vector in self.kept.items()}
-        vectors |= {f"pending.{name}": vector for name, vector in self.pending.items()}
-        packed = {name: vector.tobytes() for name, vector in vectors.items()}
-        state[_STATE] = ConfigRecord({"round": round_number, "attempt": attempt_number, **packed})
-
-
-def _int(record: Mapping[str, object], name: str) -> int:
-    value = record[name]
-    return value if isinstance(value, int) else 0
-
-
-def _vectors(record: Mapping[str, object], prefix: str) -> dict[str, Vector]:
-    return {
-        name.removeprefix(prefix): np.frombuffer(data, dtype=np.float32)
-        for name, data in record.items()
-        if name.startswith(prefix) and isinstance(data, bytes)
-    }

@@ -1,4 +1,4 @@
-"""Scores of a model on test rows, with intervals: the experimenter's view, which no app ever sends."""
+"""Scores of a model on test rows, with intervals: kept at a real site; in a simulation the experimenter sees them."""
 
 import math
 from dataclasses import dataclass

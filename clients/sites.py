@@ -8,8 +8,8 @@ from clients.records import Records
 from clients.training import check_private_model
 from clients.work import Site
 from privacy.dp.events import Arithmetic
-from privacy.dp.plan import RecordPlan, Unit
-from strategies.job import Job, exact
+from privacy.dp.plan import RecordPlan
+from strategies.job import Job
 from strategies.models import build, size_of
 from strategies.task import SiteId
 
@@ -53,23 +53,10 @@ def site_of(job: Job, site: SiteId, records: Records) -> Site:
 
 def plan_of(job: Job, site: SiteId, records: Records) -> RecordPlan | None:
     """Returns the plan of noise in every step for these records, or ``None`` without it."""
-    if not job.record_privacy:
+    plan = job.record_plan(site, records.n_units)
+    if plan is None:
         return None
     model = build(job.spec_of(site), job.task.n_inputs, seed=0)
     check_private_model(model)
-    training = job.agent_of(site).training(job.task.training)
-    plan = RecordPlan.calibrated(
-        target=job.epsilon,
-        delta=job.delta,
-        clip=exact(training.clip),
-        n_records=records.n_units,
-        batch=training.batch,
-        steps_per_attempt=training.local_steps,
-        max_attempts=job.max_attempts,
-    )
     size = size_of(job.spec_of(site), job.task.n_inputs)
-    return replace(
-        plan,
-        unit=Unit.RECORD if records.patient is None else Unit.PATIENT,
-        arithmetic=plan.mechanism.arithmetic(size) if on_integer_path(model) else Arithmetic.FLOAT,
-    )
+    return replace(plan, arithmetic=plan.mechanism.arithmetic(size) if on_integer_path(model) else Arithmetic.FLOAT)

@@ -20,6 +20,8 @@ import typer
 
 import privacy
 from privacy.audit import page
+from privacy.audit.approval import CHARTER_FILE, MAX_CHARTERS_BYTES
+from privacy.audit.site_statement import MAX_STATEMENTS_BYTES, STATEMENTS_FILE
 from privacy.audit.transcript import MAX_TRANSCRIPT_BYTES, TRANSCRIPT_FILE
 from privacy.audit.verify import verify as verify_report
 from privacy.errors import (
@@ -39,6 +41,7 @@ _LAZY = {
     "plan": ("simulations.planning.command", "Analyse a model and propose who holds which part."),
     "federation": ("privacy.store.federation", "Agree on a charter: draft, sign, show."),
     "site": ("privacy.store.command", "Look after a site: its keys, its privacy budget, its log."),
+    "server": ("server.command", "Coordinate: let the sites in, run a strategy, go on after a crash."),
     "ca": ("privacy.store.ca_command", "Keep a federation's root: issue and renew certificates."),
 }
 _QUIET = ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")
@@ -58,6 +61,12 @@ def verify(
     transcript: Annotated[
         Path | None, typer.Option(help=f"What the sites signed; by default {TRANSCRIPT_FILE} beside the report.")
     ] = None,
+    charters: Annotated[
+        Path | None, typer.Option(help=f"The charter, all versions; by default {CHARTER_FILE} beside the report.")
+    ] = None,
+    statements: Annotated[
+        Path | None, typer.Option(help=f"What each site states; by default {STATEMENTS_FILE} beside the report.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check every claim of REPORT (report.dsse.json or report.html) offline, a line a claim."""
@@ -65,13 +74,14 @@ def verify(
     trusted = None if trust is None else parse_public_keys(_text(trust))
     model = model or _beside(report, MODEL_FILE)
     digest = None if model is None else hashlib.sha256(read_file(model)).hexdigest()
-    transcript = transcript or _beside(report, TRANSCRIPT_FILE)
     verdict = verify_report(
         data,
         trusted=trusted,
         self_signed=self_signed,
         model_sha256=digest,
-        transcript=None if transcript is None else read_file(transcript, limit=MAX_TRANSCRIPT_BYTES),
+        transcript=_given(transcript, report, TRANSCRIPT_FILE, MAX_TRANSCRIPT_BYTES),
+        charters=_given(charters, report, CHARTER_FILE, MAX_CHARTERS_BYTES),
+        statements=_given(statements, report, STATEMENTS_FILE, MAX_STATEMENTS_BYTES),
         progress=_to_stderr,
     )
     if as_json:
@@ -194,6 +204,12 @@ def _exit_code(error: FederationError) -> int:
 def _beside(report: Path, name: str) -> Path | None:
     path = report.parent / name
     return path if path.exists() else None
+
+
+def _given(named: Path | None, report: Path, beside: str, limit: int) -> bytes | None:
+    """Reads a part of the evidence: the file that was named, or the one beside the report if there is one."""
+    path = named or _beside(report, beside)
+    return None if path is None else read_file(path, limit=limit)
 
 
 def _text(path: Path) -> str:

@@ -11,6 +11,15 @@ from privacy.errors import ConfigError
 LOCK_FILE = "lock"
 
 
+def is_driven(folder: Path) -> bool:
+    """Whether a process holds the folder now."""
+    try:
+        with alone_in(folder):
+            return False
+    except ConfigError:
+        return True
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Holds the folder; it belongs on a local disk.

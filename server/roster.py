@@ -1,10 +1,11 @@
 """Who takes part: maps the federation's sites to Flower's nodes, once, before the first round."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flwr.serverapp import Grid
 
+from privacy.audit.egress import Sent
 from privacy.errors import QuorumError, RemoteProtocolError
 from server.exchange import Clock, Exchange, Sleep, Timing
 from strategies.messages import HELLO, Hello
@@ -19,21 +20,26 @@ class Roster:
       nodes: Flower's node id per site that answered, in the federation's site order.
       n_records: Training records per such site.
       absent: Plain reason per site that did not.
+      seen: How many entries of the server's log each such site has seen.
+      received: What each such site sent in answer.
     """
 
     nodes: Mapping[SiteId, int]
     n_records: Mapping[SiteId, int]
     absent: Mapping[SiteId, str]
+    seen: Mapping[SiteId, int] = field(default_factory=dict)
+    received: Mapping[SiteId, tuple[Sent, ...]] = field(default_factory=dict)
 
 
 def call(  # the arguments are the whole environment of a pure procedure
-    grid: Grid, sites: Sequence[SiteId], *, timing: Timing, clock: Clock, sleep: Sleep, floor: int
+    grid: Grid, sites: Sequence[SiteId], invitation: bytes, *, timing: Timing, clock: Clock, sleep: Sleep, floor: int
 ) -> Roster:
-    """Calls the roll: waits for nodes, asks each who it is.
+    """Calls the roll: waits for nodes, invites each and hears who it is.
 
     Args:
       grid: Where the nodes are.
       sites: Everyone the federation expects, in site order; others are ignored.
+      invitation: What they are invited to, signed; a site whose gate refuses it is absent.
       timing: The deadline holds for the wait for nodes, and again for their answers.
       clock: Monotonic seconds.
       sleep: Waits.
@@ -45,9 +51,9 @@ def call(  # the arguments are the whole environment of a pure procedure
     # Until a node has said which site it is, it goes by its number.
     unnamed = {SiteId(f"node {node_id}"): node_id for node_id in node_ids}
     exchange = Exchange(grid, unnamed, timing, clock, sleep)
-    answers = exchange.ask(HELLO, dict.fromkeys(unnamed, b"hello"), group="0")
+    answers = exchange.ask(HELLO, dict.fromkeys(unnamed, invitation), group="0")
     nodes: dict[SiteId, int] = {}
-    n_records: dict[SiteId, int] = {}
+    said: dict[SiteId, Hello] = {}
     reasons = list(answers.missing.values())
     empty: set[SiteId] = set()
     for name, payload in answers.payloads.items():
@@ -63,7 +69,7 @@ def call(  # the arguments are the whole environment of a pure procedure
             continue
         if hello.site in nodes:
             raise QuorumError(f"two nodes say that they are {hello.site}")
-        nodes[hello.site], n_records[hello.site] = unnamed[name], hello.n_records
+        nodes[hello.site], said[hello.site] = unnamed[name], hello
     present = [site for site in sites if site in nodes]
     why = "; ".join(sorted(set(reasons))) or "it did not answer the roll call"
     absent = {site: "it has no records" if site in empty else why for site in sites if site not in nodes}
@@ -72,7 +78,13 @@ def call(  # the arguments are the whole environment of a pure procedure
             f"{len(present)} of {len(sites)} sites answered the roll call, at least {floor} are needed",
             hint="; ".join(f"{site}: {reason}" for site, reason in absent.items()),
         )
-    return Roster({site: nodes[site] for site in present}, {site: n_records[site] for site in present}, absent)
+    return Roster(
+        {site: nodes[site] for site in present},
+        {site: said[site].n_records for site in present},
+        absent,
+        {site: said[site].seen for site in present},
+        {site: tuple(exchange.manifest[SiteId(f"node {nodes[site]}")]) for site in present},
+    )
 
 
 def _wait_for_nodes(grid: Grid, expected: int, timing: Timing, clock: Clock, sleep: Sleep) -> list[int]:

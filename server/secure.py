@@ -5,7 +5,6 @@ has answered or the exchange's deadline is over, and turns the opened sums into 
 lost stands still for the rest of its round: the next attempt does not ask for it (docs/protocol.md §7.3).
 """
 
-import hashlib
 import math
 import secrets
 import time
@@ -24,6 +23,7 @@ from privacy.store.budgets import Debit
 from privacy.store.ledger import Ledger
 from server.exchange import Exchange
 from server.rounds import Collected
+from server.witnesses import Witnesses
 from strategies.algorithm import Algorithm
 from strategies.contribution import Vector
 from strategies.messages import MASKED, SECAGG, RoundTask, SecureTask
@@ -35,6 +35,7 @@ from strategies.secure_sum import (
     Units,
     context_regions,
     plan_digest,
+    run_digest,
     summed,
     to_aggregate,
     values_digest,
@@ -82,6 +83,9 @@ class SecureCollector:
       run: Names the run in every context.
       encoding: What the integers of the sum stand for.
       noise: What the server adds to the sum; ``None`` for nothing.
+      log: The server's own log, told to the sites in every START; ``None``: it keeps none.
+      purpose: What for, and
+      asset: on which data, as the sites' contexts say.
       counted_on: Floors that the plan of noise counts on, however few sites are left to ask; ``None``: no such plan.
       on_attempt: Told how every attempt ended and what the sites signed in it, before its sum is used.
     """
@@ -96,6 +100,9 @@ class SecureCollector:
     run: str
     encoding: Encoding = PLAIN
     noise: CentralNoise | None = None
+    log: Witnesses | None = None
+    purpose: str = "training"
+    asset: str = "training records"
     counted_on: Thresholds | None = None
     on_attempt: Callable[[AttemptRecord], None] = lambda _record: None
     _still: dict[int, set[tuple[str, ...]]] = field(default_factory=dict, repr=False)
@@ -140,14 +147,14 @@ class SecureCollector:
         kind = MASKED
         while not (ended := [effect for effect in out if isinstance(effect, effects.Finished | effects.Aborted)]):
             questions = {
-                SiteId(send.site): SecureTask(tasks[SiteId(send.site)], send.data).encode()
-                if kind == MASKED
-                else send.data
+                SiteId(send.site): self._first(tasks[SiteId(send.site)], send) if kind == MASKED else send.data
                 for send in out
                 if isinstance(send, effects.SendTo)
             }
             answers = self.exchange.ask(kind, questions, group=str(number))
             reasons.update(answers.missing)
+            if self.log is not None and kind == MASKED:
+                self.log.confirm(answers.payloads)
             phase, out = state.phase, ()
             for site, payload in answers.payloads.items():
                 state, more = coordinator.step(config, state, effects.Received(payload, site))
@@ -158,6 +165,10 @@ class SecureCollector:
             reasons.update({SiteId(e.site): e.detail for e in out if isinstance(e, effects.Audit) and e.site})
             kind = SECAGG
         return ended[0], reasons
+
+    def _first(self, task: RoundTask, send: effects.SendTo) -> bytes:
+        growth = () if self.log is None else self.log.growth(SiteId(send.site))
+        return SecureTask(task, send.data, growth).encode()
 
     def _floors(self, n: int) -> Thresholds:
         """Returns the defaults for ``n`` sites, never below what shares of noise were calibrated for."""
@@ -199,7 +210,7 @@ class SecureCollector:
         seconds = math.ceil(2 * self.exchange.timing.deadline) + 1
         context = RoundContext(
             federation=self.federation,
-            run=hashlib.sha256(self.run.encode()).digest()[:16],
+            run=run_digest(self.run),
             round=number,
             attempt=attempt,
             roster=self.roster.digest,
@@ -210,8 +221,8 @@ class SecureCollector:
             regions=regions,
             model_root=model_root(plan_digest(self.plan, declared), digests),
             job=bytes.fromhex(self.job),
-            purpose="training",
-            asset="training records",
+            purpose=self.purpose,
+            asset=self.asset,
             durations=Durations(seconds, seconds, seconds, seconds),
             fixed_set=False,
         )

@@ -13,6 +13,7 @@ from rich.console import Console
 from privacy.errors import ConfigError
 from simulations.data.datasets import at_hand
 from simulations.engines import run_local, run_ray
+from simulations.export import export
 from simulations.harness import Experiment
 from simulations.job import Job, resolve
 from simulations.members import data_home
@@ -104,8 +105,13 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
 
 def scenarios(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")] = False,
+    wanted: Annotated[str, typer.Option("--export", help="Write a scenario as real sites would hold it.")] = "",
+    out: Annotated[str, typer.Option(help="New folder for --export.")] = "",
 ) -> None:
     """List scenarios: data, licence, sites, rows, whether it is at hand and how to get it."""
+    if wanted or out:
+        _export(wanted, out)
+        return
     listed = [_describe(name) for name in names()]
     if as_json:
         sys.stdout.write(json.dumps({"schema": "collegium/scenarios/v1", "scenarios": listed}, indent=2) + "\n")
@@ -116,6 +122,16 @@ def scenarios(
         typer.echo(f"  data: {one['at_hand']}")
         for line in one["notes"].strip().splitlines():
             typer.echo(f"  {line.strip()}")
+
+
+def _export(wanted: str, out: str) -> None:
+    if not (wanted and out):
+        raise ConfigError("--export takes a scenario and --out a new folder", hint="Give both.")
+    made = export(wanted, Path(out), data_home())
+    for site, path in made.tables.items():
+        typer.echo(f"{site}: {path}")
+    typer.echo(f"study: {made.study}")
+    typer.echo(f"in [asset.NAME] of site.toml: {', '.join(f'{key} = {value}' for key, value in made.settings.items())}")
 
 
 def _describe(name: str) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from clients.scores import Scorer
 from privacy.secagg.context import thresholds
 from server.rounds import FLOOR, RoundRecord
 from simulations.data.datasets import SiteData
 from simulations.job import Job
 from simulations.pieces import Pieces
 from simulations.reference import federate
-from simulations.scores import Scorer
 from strategies.parts import Division
 from strategies.secure_sum import BITS
 from strategies.task import SiteId

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors.numpy
 from flwr.serverapp import Grid
 
 import privacy
@@ -36,22 +35,24 @@ from privacy.store.run_folder import (
     RunFolder,
     to_toml,
 )
+from server.claims import Placement, PrivacyClaim, Spent
 from server.exchange import Sleep
+from server.model_file import model_file
 from simulations.accounts import SERVER, Accounts, asset_of, federation_asset, server_plans
 from simulations.conduct import Trained, train_over
 from simulations.data.datasets import SiteData
+from simulations.demo_charter import establish
 from simulations.divided import Divided, is_divided, measure_division
 from simulations.evidence import predicate
 from simulations.identities import Identities
 from simulations.job import Job
 from simulations.members import PRIVATE_FOLDER, load_member_data
 from simulations.options import Options
-from simulations.outcome import Outcome, Placement, PrivacyClaim, Spent
+from simulations.outcome import Outcome
 from simulations.pieces import Pieces
 from simulations.progress import Observer
 from simulations.reference import measure
 from strategies.contribution import Vector
-from strategies.models import build, layout_of
 from strategies.task import SiteId
 
 
@@ -95,8 +96,7 @@ class Experiment:
         accounts = Accounts.of(options, folder.path, run_id)
         if job.division.private:
             (folder.path / PRIVATE_FOLDER).mkdir(mode=0o700)
-        if job.secagg:
-            Identities.create(folder.path, job.sites)
+        establish(job, folder, datetime.now(UTC))
         accounts.prepare(job, sites, options)
         experiment = cls(job, options, engine, run_id, observer, data, folder, accounts)
         experiment.write_status("running")
@@ -193,7 +193,7 @@ class Experiment:
         return loss
 
     def _write_report(self, outcome: Outcome) -> None:
-        model = _model_file(self.job, outcome.trained.model)
+        model = model_file(self.job, outcome.trained.model)
         digest = sha256(model).hexdigest()
         self.folder.write(MODEL_FILE, model)
         for line in self.accounts.transcript((*self.job.sites, SERVER)) if outcome.claims else ():
@@ -237,12 +237,6 @@ class Experiment:
                 sections[f"spent-{holder}-{spent.plan.claim}"] = said
         self.folder.write(RUN_FILE, to_toml(sections))
         self.folder.append("log/events.jsonl", {"time": now, "status": status})
-
-
-def _model_file(job: Job, model: Vector) -> bytes:
-    layout = layout_of(build(job.task.model, job.task.n_inputs, job.seed))
-    arrays = {name: np.ascontiguousarray(array) for name, array in layout.unflatten(model).items()}
-    return bytes(safetensors.numpy.save(arrays))
 
 
 def _versions() -> dict[str, str]:

@@ -19,11 +19,19 @@ from strategies.task import SiteId
 _SEED_BYTES = 32
 
 
+COORDINATOR = "coordinator"
+"""Id of the server in the charter of a simulation."""
+
+
 class Identities:
-    """Keys under ``folder/keys``: ``SITE.key`` (mode 0600, secret) and ``SITE.pub`` in a directory of mode 0700."""
+    """Keys under ``folder/keys``: ``SITE.key`` (mode 0600, secret) and ``SITE.pub`` in a directory of mode 0700.
+
+    The coordinator's own is in ``server/`` there: a site may have its name.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "keys"
+        self._server = self._path / "server"
 
     @classmethod
     def create(
@@ -33,12 +41,13 @@ class Identities:
         made = cls(folder)
         try:
             made._path.mkdir(mode=0o700)
-            for site in sites:
+            made._server.mkdir(mode=0o700)
+            for path in (made._server / COORDINATOR, *(made._path / site for site in sites)):
                 seed = entropy(_SEED_BYTES)
-                file = os.open(made._path / f"{site}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                file = os.open(f"{path}.key", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
                 with os.fdopen(file, "wb") as opened:
                     opened.write(seed)
-                (made._path / f"{site}.pub").write_bytes(SigningKey(seed).public_key)
+                Path(f"{path}.pub").write_bytes(SigningKey(seed).public_key)
         except OSError as error:
             raise ConfigError(f"{made._path} cannot be written: {error.strerror or error}") from error
         return made
@@ -46,6 +55,11 @@ class Identities:
     def key(self, site: SiteId) -> SigningKey:
         """Returns a site's identity key. Raises: ConfigError: It is not there."""
         return SigningKey(read_file(self._path / f"{site}.key", limit=_SEED_BYTES))
+
+    @property
+    def coordinator(self) -> SigningKey:
+        """The coordinator's identity key, which signs invitations. Raises: ConfigError: It is not there."""
+        return SigningKey(read_file(self._server / f"{COORDINATOR}.key", limit=_SEED_BYTES))
 
     @property
     def roster(self) -> Roster:

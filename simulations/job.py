@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from clients.agents import refuse_unless_offered
+from clients.agents import check_agents
 from privacy.errors import ConfigError
 from server.rounds import FLOOR
 from simulations.data.deal import KINDS
@@ -70,10 +70,6 @@ def resolve(options: Options) -> Job:
     settings_unit = settings.pop("unit", "")
     given = {key: to_number(key, value) for key, value in settings.items()}
     algorithm = build(strategy, {**scenario.task.settings_for(strategy), **given})
-    if options.secagg and not algorithm.is_sum:
-        raise ConfigError(
-            f"{strategy} needs single updates: it does not pair with secure aggregation", hint="Add --no-secagg."
-        )
     chosen = tuple(name for name in options.privacy.split("+") if name != "none")
     unit = unit_of(settings_unit, chosen, training)
     check_privacy(algorithm, chosen, unit, secagg=options.secagg, refused=scenario.record_privacy_refused)
@@ -95,9 +91,7 @@ def resolve(options: Options) -> Job:
         division=scenario.division,
         agents=agents,
     )
-    for site in sites:
-        kind = job.agent_of(site).kind
-        refuse_unless_offered(kind, job.privacy, site=site, unit=job.unit, rule=job.algorithm.local)
+    check_agents(job, sites)
     check_plan(job)
     return job
 

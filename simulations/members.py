@@ -2,19 +2,23 @@
 
 import os
 import time
-from collections.abc import Callable
+from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context
 
-from clients.app import Account, Member
+from clients.app import Account, Member, MemberOf
+from clients.gate import Gate
 from clients.secure import SecureSite
 from clients.sites import site_of
+from clients.work import plans_of
 from privacy.errors import ConfigError
 from privacy.store.admissions import Admissions
+from privacy.store.application import application_digest
 from simulations.accounts import Accounts, asset_of
 from simulations.data.datasets import SiteData, load_sites
+from simulations.demo_charter import pinned
 from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.options import Options
@@ -42,8 +46,11 @@ class SimulatedMember:
         self._folder = folder
         self._run_id = run_id
 
-    def __call__(self, context: Context) -> Member:
-        """Returns who the node is. Raises: ConfigError: More nodes than sites, or unusable options."""
+    def __call__(self, context: Context, _invitation: bytes) -> Member:
+        """Returns who the node is; its gate compares what it is invited to with what it resolved.
+
+        Raises: ConfigError: More nodes than sites, or unusable options.
+        """
         config = self._config if self._config is not None else dict(context.run_config)
         folder = self._folder or str(folder_of(Options.from_run_config(config), context.run_id))
         place = context.node_config.get("partition-id")
@@ -71,9 +78,17 @@ def _member(config: tuple[tuple[str, str | int | float | bool], ...], folder: st
 def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> Member:
     """Builds the member of a run that holds this data, with its ledger, and its identity key from the run folder.
 
-    Raises: ConfigError: The job aggregates securely and the folder holds no key for the site.
+    Raises: ConfigError: The folder holds no charter, or no key for the site.
     """
     site = site_of(job, data.id, data.train)
+    gate = Gate(
+        site.id,
+        pinned(folder),
+        application_digest(),
+        clock=lambda: datetime.now(UTC),
+        record=lambda _decision: None,
+        unsafe_without_masks=not job.secagg,
+    )
     account = Account(accounts.open(site.id), asset_of(job, site.id), accounts.run)
     secure: SecureSite | None = None
     if job.secagg:
@@ -81,7 +96,15 @@ def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> Mem
         admissions = Admissions(accounts.path(site.id))
         secure = SecureSite(site.id, identities.key(site.id), identities.roster, admissions, time.monotonic)
     private = folder / PRIVATE_FOLDER / f"{site.id}.safetensors" if site.part.private else None
-    return Member(site, account, job.digest, job.plan, secure, private)
+    return Member(
+        site,
+        account,
+        job.digest,
+        job.plan,
+        secure,
+        private,
+        admit=lambda invitation: gate.check(invitation, job, plans_of(site)),
+    )
 
 
 def load_member_data(job: Job) -> dict[SiteId, SiteData]:
@@ -95,6 +118,6 @@ def data_home() -> Path | None:
     return Path(named) if named else None
 
 
-def fixed_member(member: Member) -> Callable[[Context], Member]:
+def fixed_member(member: Member) -> MemberOf:
     """Returns a finder for a node that always plays the same site (the in-process engine)."""
-    return lambda _context: member
+    return lambda _context, _invitation: member

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from clients.private_part import read_private
 from clients.records import Records
+from clients.scores import Scorer
 from simulations.job import Job
 from simulations.members import PRIVATE_FOLDER
-from simulations.scores import Scorer
 from strategies.contribution import Vector
 from strategies.task import SiteId
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from clients.records import Records
+from clients.scores import Scorer
 from clients.sites import site_of
 from clients.training import Steps, plain_gradient, train
 from clients.work import Work, contribute
@@ -21,7 +22,6 @@ from server.rounds import FLOOR
 from simulations.data.datasets import SiteData, pooled_training
 from simulations.job import Job
 from simulations.pieces import Pieces
-from simulations.scores import Scorer
 from strategies.contribution import Aggregate, Vector, weighted_mean
 from strategies.models import build, to_vector
 from strategies.secure_sum import Units, in_region, summed, to_aggregate, to_units

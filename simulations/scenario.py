@@ -20,13 +20,14 @@ from simulations.based_on import merged
 from simulations.data.deal import Deal, parse_deal
 from strategies.parts import AgentSpec, Division, parse_agents, parse_division
 from strategies.refusals import OWN_SCALING
+from strategies.registry import ALGORITHMS
 from strategies.study import Study
 from strategies.task import SiteId, Task
 from strategies.task_file import TASK_KEYS, StrictTable, parse_task
 
 _HINT = "How to write a scenario: docs/how-to-own-data.md."
 _FEWEST_SITES = 3
-_SITE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_SITE_ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 Origin = Literal["files", "uci-heart-disease", "uci-credit-default", "sklearn-digits", "fashion-mnist"]
 _BUILT_IN_ORIGINS: tuple[Origin, ...] = ("uci-heart-disease", "uci-credit-default", "sklearn-digits", "fashion-mnist")
@@ -86,6 +87,7 @@ class Scenario:
       division: Which part of the model each site holds.
       agents: Sites whose training code or settings are their own.
       rows_per_site: At most this many training records a site; 0 means all. Test records stay all.
+      allowed: Strategies that the demo charter lists; empty: all there are.
       record_privacy_refused: Why record-level privacy cannot be had here; empty: it can.
     """
 
@@ -105,6 +107,7 @@ class Scenario:
     division: Division = field(default_factory=Division)
     agents: Mapping[SiteId, AgentSpec] = field(default_factory=dict)
     rows_per_site: int = 0
+    allowed: tuple[str, ...] = ()
     record_privacy_refused: str = ""
     notes: str = ""
 
@@ -213,6 +216,7 @@ def parse_scenario(data: Mapping[str, object], *, where: str, folder: Path | Non
         division=parse_division(table.table("submodels", optional=True), ids),
         agents=parse_agents(table.table("agents", optional=True), ids),
         rows_per_site=reading.whole("rows_per_site", 0),
+        allowed=_allowed(table.table("charter", optional=True)),
         record_privacy_refused=refused,
         notes=table.text("notes", ""),
     )
@@ -294,6 +298,17 @@ def _split(table: StrictTable) -> Split:
     return split
 
 
+def _allowed(table: StrictTable) -> tuple[str, ...]:
+    allowed = table.texts("strategies")
+    for name in allowed:
+        if name not in ALGORITHMS:
+            raise table.error(
+                "strategies", f"there is no strategy {name!r}", hint=f"There are: {', '.join(ALGORITHMS)}."
+            )
+    table.close()
+    return allowed
+
+
 def _origin(table: StrictTable) -> Origin:
     chosen = table.choice("origin", _BUILT_IN_ORIGINS)
     return next(origin for origin in _BUILT_IN_ORIGINS if origin == chosen)
@@ -302,7 +317,7 @@ def _origin(table: StrictTable) -> Origin:
 def _identifier(table: StrictTable, key: str) -> str:
     value = table.text(key)
     if not _SITE_ID.fullmatch(value):
-        raise table.error(key, f"{value!r} may only have letters, digits, dots, hyphens and underscores", hint=_HINT)
+        raise table.error(key, f"{value!r} may only have a-z, digits, dots, hyphens and underscores", hint=_HINT)
     return value
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import rfc8785
 
-from privacy.dp.plan import DistributedPlan, SitePlan, SumPlan, Unit
+from privacy.dp.plan import DistributedPlan, RecordPlan, SitePlan, SumPlan, Unit
 from privacy.secagg.context import thresholds
 from strategies.algorithm import Algorithm
 from strategies.contribution import Vector
@@ -116,6 +116,29 @@ class Job:
                 **common,
             )
         return None
+
+    def record_plan(self, site: SiteId, n_units: int) -> RecordPlan | None:
+        """Returns the plan of noise in every step of a site's training, or ``None`` without it.
+
+        Args:
+          site: Whose training settings count.
+          n_units: Its training records, or patients where the task names them; public.
+
+        Raises: ConfigError: No noise meets the target.
+        """
+        if not self.record_privacy:
+            return None
+        training = self.agent_of(site).training(self.task.training)
+        plan = RecordPlan.calibrated(
+            target=self.epsilon,
+            delta=self.delta,
+            clip=exact(training.clip),
+            n_records=n_units,
+            batch=training.batch,
+            steps_per_attempt=training.local_steps,
+            max_attempts=self.max_attempts,
+        )
+        return replace(plan, unit=Unit.PATIENT if self.task.patient else Unit.RECORD)
 
     @property
     def encoding(self) -> Encoding:

@@ -23,6 +23,11 @@ from strategies.task import SiteId
 RECORD = "collegium"
 """Name of the ``ConfigRecord``, and of the byte string inside it."""
 
+def part_name(number: int) -> str:
+    """Names the records that a long message is cut into, from 0: a server takes bodies of a few megabytes only."""
+    return f"{RECORD}.{number}" if number else RECORD
+
+
 REFUSED = 1000
 """Code of a site's own refusals; Flower leaves codes from here on to applications."""
 
@@ -33,36 +38,41 @@ HELLO = "query.hello"
 TRAIN = "train.round"
 MASKED = "train.masked"
 SECAGG = "query.secagg"
+CLOSE = "query.close"
 """Flower message types; everything else is refused."""
 
 _MAX_BYTES = 2**30
+_MOST_GROWTHS = 8
 _SCALAR_BYTES = 8
-_MOST_RECORDS = 2**53  # whole numbers up to here are exact as weights
+_MOST = 2**53  # whole numbers up to here are exact as weights
 
 
 @dataclass(frozen=True)
 class Hello:
-    """A site's answer to the roll call; both fields are public.
+    """A site's answer to the roll call, which it gives only if the invitation may pass; all fields are public.
 
     Attributes:
       n_records: Training records; the neighbouring relation (zero-out) keeps this number public and fixed.
+      seen: How many entries of the server's log it has seen.
     """
 
     site: SiteId
     n_records: int
+    seen: int = 0
 
     def encode(self) -> bytes:
         """Returns the bytes that ``decode`` reads."""
-        return dumps({"hello": 1, "site": self.site, "n_records": self.n_records})
+        return dumps({"hello": 1, "site": self.site, "n_records": self.n_records, "seen": self.seen})
 
     @classmethod
     def decode(cls, data: bytes) -> "Hello":
         """Reads untrusted bytes. Raises: RemoteProtocolError: Anything but this message."""
-        body = _fields(data, "hello", {"site": str, "n_records": int})
+        body = _fields(data, "hello", {"site": str, "n_records": int, "seen": int})
         name = body["site"]
-        if not 0 <= body["n_records"] <= _MOST_RECORDS or not 0 < len(name) <= 64 or not name.isprintable():
+        counts = (body["n_records"], body["seen"])
+        if not all(0 <= n <= _MOST for n in counts) or not 0 < len(name) <= 64 or not name.isprintable():
             raise RemoteProtocolError("the roll call answer is out of range", phase="hello")
-        return cls(SiteId(body["site"]), body["n_records"])
+        return cls(SiteId(body["site"]), *counts)
 
 
 @dataclass(frozen=True)
@@ -111,20 +121,55 @@ class RoundTask:
 
 @dataclass(frozen=True)
 class SecureTask:
-    """A task whose answer is masked: train, then answer FSA1's START (docs/protocol.md §3.0)."""
+    """A task whose answer is masked: train, then answer FSA1's START (docs/protocol.md §3.0).
+
+    Attributes:
+      growth: What the server's log says about its growth, once for each size that the site may have seen last.
+    """
 
     task: RoundTask
     start: bytes
+    growth: tuple[bytes, ...] = ()
 
     def encode(self) -> bytes:
         """Returns the bytes that ``decode`` reads."""
-        return dumps({"secure": 1, "task": self.task.encode(), "start": self.start})
+        return dumps({"secure": 1, "task": self.task.encode(), "start": self.start, "growth": list(self.growth)})
 
     @classmethod
     def decode(cls, data: bytes) -> "SecureTask":
         """Reads untrusted bytes. Raises: RemoteProtocolError: Anything but this message."""
-        body = _fields(data, "secure", {"task": bytes, "start": bytes})
-        return cls(RoundTask.decode(body["task"]), body["start"])
+        body = _fields(data, "secure", {"task": bytes, "start": bytes, "growth": list})
+        if len(body["growth"]) > _MOST_GROWTHS or any(type(each) is not bytes for each in body["growth"]):
+            raise RemoteProtocolError("the log's growth is malformed", phase="train")
+        return cls(RoundTask.decode(body["task"]), body["start"], tuple(body["growth"]))
+
+
+@dataclass(frozen=True)
+class Closing:
+    """The last message of a run: the model that was made, for a site to keep and to score at home.
+
+    Attributes:
+      job: Digest of the settings.
+      rounds: How many were completed.
+      model: The coordinates that the site holds, shape ``(h,)``.
+    """
+
+    job: str
+    rounds: int
+    model: Vector
+
+    def encode(self) -> bytes:
+        """Returns the bytes that ``decode`` reads."""
+        return dumps({"closing": 1, "job": self.job, "rounds": self.rounds, "arrays": _pack({"model": self.model})})
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Closing":
+        """Reads untrusted bytes. Raises: RemoteProtocolError: Anything but this message."""
+        body = _fields(data, "closing", {"job": str, "rounds": int, "arrays": dict})
+        arrays = _unpack(body["arrays"])
+        if set(arrays) != {"model"} or body["rounds"] < 0:
+            raise RemoteProtocolError("the run is not closed with one model", phase="close")
+        return cls(body["job"], body["rounds"], arrays["model"])
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,12 @@ def unit_of(wanted: str, privacy: tuple[str, ...], training: Training) -> Unit:
 def check_privacy(
     algorithm: Algorithm[Any], privacy: tuple[str, ...], unit: Unit, *, secagg: bool, refused: str
 ) -> None:
-    """Refuses what a privacy setting does not cover; ``refused`` says why records cannot be protected at all."""
+    """Refuses what masks or a privacy setting do not cover; ``refused`` says why no record can be protected here."""
+    if secagg and not algorithm.is_sum:
+        raise ConfigError(
+            f"{algorithm.name} needs single updates: it does not pair with secure aggregation",
+            hint="Add --no-secagg.",
+        )
     if privacy and unit is Unit.RECORD and refused:
         raise ConfigError(
             f"--privacy {privacy[0]} is refused here: {refused}",

@@ -172,3 +172,8 @@ def values_digest(arrays: Mapping[str, Vector]) -> bytes:
     for name in sorted(arrays):
         found.update(len(name).to_bytes(8, "big") + name.encode() + np.ascontiguousarray(arrays[name], "<f4").tobytes())
     return found.digest()
+
+
+def run_digest(name: str) -> bytes:
+    """Returns how contexts call a run: 16 bytes (docs/protocol.md §2.1)."""
+    return hashlib.sha256(name.encode()).digest()[:16]

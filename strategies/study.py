@@ -21,7 +21,7 @@ from strategies.task_file import TASK_KEYS, StrictTable, parse_task
 
 SCHEMA = "collegium/study/v1"
 
-_OF_ROWS = ("data", "split", "licence", "owner", "source", "notes", "record_privacy_refused")
+_OF_ROWS = ("charter", "data", "split", "licence", "owner", "source", "notes", "record_privacy_refused")
 """What a scenario file says beside its study."""
 
 
@@ -67,7 +67,7 @@ def read_study(text: str, *, where: str) -> Study:
     """
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of both, TOMLDecodeError is the first
         raise ConfigError(f"{where}: not valid TOML: {str(error)[:120]}") from None
     if "based_on" in document:
         raise ConfigError(f"{where}: a study says everything itself", hint="Copy in what it was based on.")

@@ -1,5 +1,6 @@
 """``collegium site``: what a site's own people ask their machine. Needs neither torch nor flwr."""
 
+import importlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,22 +15,69 @@ from rich.table import Table
 
 from privacy.dp.events import FULL_BATCH, Event, GaussianEvent, Sampling, SamplingType, event_from_json
 from privacy.errors import ConfigError, PrivacyError
+from privacy.policy.command import policy
 from privacy.store.books import Books, Line, State
 from privacy.store.budgets import Asset, Budget, Unlimited, epsilon_at_most, filter_name
 from privacy.store.enroll_command import enroll
+from privacy.store.join_command import charter, declare, install_certificate, join
 from privacy.store.ledger import Ledger
 from privacy.store.log_command import log
+from privacy.store.site_folder import SiteFolder
 
 site = typer.Typer(name="site", no_args_is_help=True, add_completion=False)
 site.add_typer(log)
+site.add_typer(policy)
+
+_Folder = Annotated[Path, typer.Argument(show_default=False, help="The site's folder.")]
 
 
 @site.callback()
 def overview() -> None:
-    """Look after a site: its keys, its privacy budget, its log."""
+    """Look after a site: its keys and papers, its agent, its policy, its privacy budget, its log."""
 
 
 site.command("enroll")(enroll)
+for _name, _function in (("join", join), ("install-certificate", install_certificate), ("charter", charter)):
+    site.command(_name)(_function)
+site.command("declare")(declare)
+
+
+@site.command("start")
+def start(folder: _Folder) -> None:
+    """Run the site's agent until it is told to stop: it reaches out to the coordinator and answers what may pass."""
+    _clients("site_command").start(folder)
+
+
+@site.command("pause")
+def pause(
+    folder: _Folder,
+    resume: Annotated[bool, typer.Option("--resume", help="Take part again.")] = False,
+) -> None:
+    """Stop at once: nothing further is sent, not even what is being computed; or take part again."""
+    opened = SiteFolder(folder)
+    opened.pause(paused=not resume)
+    typer.echo(f"{opened.holder.id} takes part again" if resume else f"{opened.holder.id} is paused: nothing is sent")
+
+
+@site.command("check")
+def check(
+    folder: _Folder,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask the coordinator for its clock.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check everything that a run will need: data, certificate, clock, disk, charter, policy, modes.
+
+    Exit code 1 if something would stop a run here.
+    """
+    _clients("preflight").check_command(folder, offline=offline, as_json=as_json)
+
+
+def _clients(module: str) -> Any:
+    """Returns a module of a site's own packages, which the base installation does without."""
+    try:
+        return importlib.import_module(f"clients.{module}")
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error.name} is not installed", hint="pip install 'collegium[site]'") from error
 
 
 @site.command("ledger")

@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from clients.app import Account, Member, build
+from clients.memory import keep_invitation
 from clients.work import Site, plans_of
 from privacy.dp.noise import Entropy
 from privacy.store.budgets import UNLIMITED, Asset
@@ -49,12 +50,24 @@ class Node:
         return RoundReply.decode(body_of(self.ask(task))).contribution.arrays
 
     def memory(self) -> dict[str, Any]:
-        return {name: dict(record) for name, record in self.context.state.items()}
+        state = self.context.state.items()
+        return {name: dict(record) for name, record in state if name != "collegium-invitation"}
 
 
 def node(member: Member, entropy: Entropy | None = None) -> Node:
-    app = build(lambda _context: member, entropy=entropy or Keys())
-    return Node(member, Context(1, 7, {}, RecordDict(), {}), app)
+    app = build(lambda _context, _invitation: member, entropy=entropy or Keys())
+    return Node(member, invited(), app)
+
+
+def invited(**config: Any) -> Context:
+    """A node in whose run an invitation was let pass."""
+    context = Context(1, 7, config, RecordDict(), {})
+    keep_invitation(context.state, b"an invitation")
+    return context
+
+
+def let_pass(_invitation: bytes) -> None:
+    """A gate that is open."""
 
 
 def member_in(folder: Path, one: Site | None = None, ledger: type[Ledger] = Ledger) -> Member:
@@ -63,7 +76,7 @@ def member_in(folder: Path, one: Site | None = None, ledger: type[Ledger] = Ledg
     if not path.exists():
         budgets = {each.claim: UNLIMITED for each in plans_of(chosen)} or {"record": UNLIMITED}
         Ledger.create(path, simulation=True).declare(Asset(VA, budgets))
-    return Member(chosen, Account(ledger(path), VA, "run"), JOB, by_itself(chosen))
+    return Member(chosen, Account(ledger(path), VA, "run"), JOB, by_itself(chosen), admit=let_pass)
 
 
 def ledger_of(member: Member) -> Ledger:

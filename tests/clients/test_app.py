@@ -18,19 +18,31 @@ from privacy.errors import BudgetExhaustedError, ConfigError, RemoteProtocolErro
 from privacy.store.books import Link
 from privacy.store.budgets import Debit
 from privacy.store.ledger import Ledger
+from simulations.members import fixed_member
 from strategies.contribution import Vector
 from strategies.messages import HELLO, TRAIN, Hello, RoundReply
 from strategies.scaffold import Scaffold
 from tests.clients.example import START, VA, Keys, by_itself, plan, site, vector
-from tests.clients.node import JOB, body_of, ledger_of, member_in, node, question, refusal, training_task
+from tests.clients.node import (
+    JOB,
+    body_of,
+    invited,
+    ledger_of,
+    let_pass,
+    member_in,
+    node,
+    question,
+    refusal,
+    training_task,
+)
 
 PATIENT = "Anna Weiss, cholesterol 412"
 
 
 class TestAnswers:
     def test_the_roll_call_names_the_site_and_its_public_number_of_records(self, tmp_path: Path) -> None:
-        answer = build(lambda _context: member_in(tmp_path))(
-            question(HELLO, b"hello"), node(member_in(tmp_path)).context
+        answer = build(lambda _context, _invitation: member_in(tmp_path))(
+            question(HELLO, b"an invitation"), node(member_in(tmp_path)).context
         )
         assert Hello.decode(body_of(answer)) == Hello(VA, 12)
 
@@ -43,7 +55,7 @@ class TestAnswers:
 
     def test_the_round_decides_which_records_come_next(self) -> None:
         one = site(batch=5)
-        sent = node(Member(one, None, JOB, by_itself(one))).contribution(training_task(2))["update"]
+        sent = node(Member(one, None, JOB, by_itself(one), admit=let_pass)).contribution(training_task(2))["update"]
         expected = contribute(one, {"model": START}, round_number=2).contribution.arrays["update"]
         np.testing.assert_array_equal(sent, expected)
         assert (sent != contribute(one, {"model": START}, round_number=1).contribution.arrays["update"]).any()
@@ -51,13 +63,13 @@ class TestAnswers:
     def test_the_app_finds_out_who_it_is_for_every_message(self, tmp_path: Path) -> None:
         seen: list[Context] = []
 
-        def member_of(context: Context) -> Member:
+        def member_of(context: Context, _invitation: bytes) -> Member:
             seen.append(context)
             return member_in(tmp_path)
 
-        context = Context(1, 7, {"partition-id": 3}, RecordDict(), {})
+        context = invited(**{"partition-id": 3})
         app = build(member_of)
-        app(question(HELLO, b""), context)
+        app(question(HELLO, b"an invitation"), context)
         app(question(TRAIN, training_task().encode()), context)
         assert seen == [context, context]
 
@@ -73,7 +85,7 @@ class TestAnswers:
         for folder in (one, other):
             folder.mkdir()
             member = member_in(folder)
-            app = build(lambda _context, member=member: member)  # type: ignore[misc]  # mypy infers no default
+            app = build(fixed_member(member))
             sent.append(body_of(app(question(TRAIN, training_task().encode()), node(member).context)))
         assert sent[0] != sent[1]
 
@@ -170,7 +182,7 @@ class TestDebit:
         here = node(member_in(tmp_path, site()))
         here.contribution(training_task())
         assert ledger_of(here.member).debits() == ()
-        node(Member(site(), None, JOB, by_itself(site()))).contribution(training_task())
+        node(Member(site(), None, JOB, by_itself(site()), admit=let_pass)).contribution(training_task())
 
 
 class TestRefusals:
@@ -264,10 +276,10 @@ class TestSecrets:
 
     @pytest.mark.parametrize("kind", [HELLO, TRAIN])
     def test_of_finding_the_sites_own_data(self, kind: str, caplog: pytest.LogCaptureFixture) -> None:
-        def member_of(_context: Context) -> Member:
+        def member_of(_context: Context, _invitation: bytes) -> Member:
             raise KeyError(PATIENT)
 
-        context = Context(1, 7, {}, RecordDict(), {})
+        context = invited()
         with caplog.at_level(logging.ERROR):
             self.check(build(member_of)(question(kind, training_task().encode()), context), caplog)
 

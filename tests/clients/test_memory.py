@@ -13,7 +13,7 @@ from strategies.contribution import Vector
 from strategies.messages import RoundTask
 from strategies.scaffold import Scaffold
 from tests.clients.example import HEAD, MLP, START, by_itself, site, vector
-from tests.clients.node import JOB, Node, member_in, node, refusal, training_task
+from tests.clients.node import JOB, Node, let_pass, member_in, node, refusal, training_task
 
 
 class TestMemory:
@@ -118,7 +118,7 @@ class TestPrivateHead:
             work = contribute(one, {"model": shared}, round_number=number, kept=kept)
             return work.contribution.arrays["update"], work.kept
 
-        here = node(Member(one, None, JOB, by_itself(one)))
+        here = node(Member(one, None, JOB, by_itself(one), admit=let_pass))
         first, kept = expected(1, {})
         np.testing.assert_array_equal(sent(here, 1, (0, 0)), first)
         np.testing.assert_array_equal(sent(here, 2, (1, 1)), expected(2, kept)[0])

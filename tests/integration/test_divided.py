@@ -5,6 +5,7 @@ Real machines over Flower messages in process; a tap sees every byte that a site
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from privacy.store.run_folder import RunFolder
 from server.rounds import RoundRecord
 from simulations.accounts import SERVER, Accounts
 from simulations.conduct import Trained, train_over
-from simulations.identities import Identities
+from simulations.demo_charter import establish
 from simulations.job import Job, resolve
 from simulations.local_grid import LocalGrid, SiteApp
 from simulations.members import PRIVATE_FOLDER, fixed_member, load_member_data, member_of
@@ -75,7 +76,7 @@ def run(job: Job, folder: Path, sent: dict[SiteId, list[bytes]] | None = None) -
     made, data = RunFolder.create(folder), load_member_data(job)
     (made.path / PRIVATE_FOLDER).mkdir()
     accounts = accounts_of(job, made)
-    Identities.create(made.path, job.sites)
+    establish(job, made, datetime.now(UTC))
     sent = {site: [] for site in job.sites} if sent is None else sent
     apps: dict[int, SiteApp] = {}
     for place, site in enumerate(job.sites):

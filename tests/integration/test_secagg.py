@@ -5,6 +5,7 @@ Real machines over Flower messages in process; a tap sees every byte that a site
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,19 @@ from privacy.store.run_folder import RunFolder
 from server.rounds import RoundRecord
 from simulations.accounts import Accounts, asset_of
 from simulations.conduct import Trained, train_over
+from simulations.demo_charter import establish
 from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.local_grid import LocalGrid, SiteApp
 from simulations.members import fixed_member, load_member_data, member_of
 from simulations.options import Options
 from simulations.reference import federate
-from simulations.scores import Scorer
+from clients.scores import Scorer
 from strategies.contribution import Vector
 from strategies.messages import RECORD
 from strategies.secure_sum import FRACTION_BITS, to_units
 from strategies.task import SiteId
+from tests.clients.node import let_pass
 
 FAST = {"deadline": "5"}
 
@@ -84,8 +87,7 @@ def run(
     data = load_member_data(job)
     made = RunFolder.create(folder)
     accounts = accounts_of(job, made)
-    if job.secagg:
-        Identities.create(made.path, job.sites)
+    establish(job, made, datetime.now(UTC))
     sent: dict[SiteId, list[bytes]] = {site: [] for site in job.sites}
     apps: dict[int, SiteApp] = {}
     for place, site in enumerate(job.sites):
@@ -200,8 +202,10 @@ def test_a_member_set_up_for_masks_answers_nothing_in_the_clear(tmp_path: Path) 
     data = load_member_data(job)
     made = RunFolder.create(tmp_path / "run")
     accounts = accounts_of(job, made)
-    Identities.create(made.path, job.sites)
-    members = [replace(member_of(job, data[site], made.path, accounts), job=plain.digest) for site in job.sites]
+    establish(job, made, datetime.now(UTC))
+    members = [
+        replace(member_of(job, data[site], made.path, accounts), job=plain.digest, admit=let_pass) for site in job.sites
+    ]
     apps: dict[int, SiteApp] = {place + 1: build(fixed_member(member)) for place, member in enumerate(members)}
     grid = LocalGrid(apps, run_id=7, node_configs={place: {} for place in apps})
     with pytest.raises(Exception, match="no model was made") as caught:
@@ -213,10 +217,12 @@ def test_a_secure_job_without_keys_stops_and_does_not_go_on_in_the_clear(tmp_pat
     job, data = job_of(rounds=1), load_member_data(job_of(rounds=1))
     plain, folder = replace(job, secagg=False), RunFolder.create(tmp_path / "run")
     accounts = accounts_of(plain, folder)
+    establish(job, folder, datetime.now(UTC))
     apps: dict[int, SiteApp] = {
-        place + 1: build(fixed_member(replace(member_of(plain, data[site], tmp_path, accounts), job=job.digest)))
+        place + 1: build(fixed_member(replace(member_of(plain, data[site], folder.path, accounts), job=job.digest)))
         for place, site in enumerate(job.sites)
     }
     grid = LocalGrid(apps, run_id=7, node_configs={place: {} for place in apps})
-    with pytest.raises(ConfigError, match="identity keys"):
+    Identities(folder.path).erase()
+    with pytest.raises(ConfigError, match="key cannot be read"):
         train_over(grid, job, folder, accounts, Quiet(), loss_of=lambda _model: 0.0, sleep=_sleep)

@@ -45,7 +45,8 @@ class Call:
         )
 
     def roster(self, floor: int = 3) -> Roster:
-        return call(self.grid, SITES, timing=TIMING, clock=self.clock, sleep=self.clock.sleep, floor=floor)
+        clock = self.clock
+        return call(self.grid, SITES, b"invitation", timing=TIMING, clock=clock, sleep=clock.sleep, floor=floor)
 
 
 def test_nodes_are_mapped_to_sites_in_site_order() -> None:
@@ -78,8 +79,14 @@ def test_a_run_begins_without_a_node_that_never_connects() -> None:
         (silence, "no answer within 10 s"),
         (names("va", delay=20.0), "no answer within 10 s"),
         (garbage(b"\xff\x00"), "not CBOR"),
-        (garbage(cbor2.dumps({"hello": 2, "site": "va", "n_records": 3}, canonical=True)), "not a version 1 'hello'"),
-        (garbage(cbor2.dumps({"hello": 1, "site": "va", "n_records": 2**60}, canonical=True)), "out of range"),
+        (
+            garbage(cbor2.dumps({"hello": 2, "site": "va", "n_records": 3, "seen": 0}, canonical=True)),
+            "not a version 1 'hello'",
+        ),
+        (
+            garbage(cbor2.dumps({"hello": 1, "site": "va", "n_records": 2**60, "seen": 0}, canonical=True)),
+            "out of range",
+        ),
         (lambda question: [Delivery(0.0, fails(question, "no\ndata"))], "no data"),
         (names("somewhere else"), "did not answer"),
     ],

@@ -26,7 +26,7 @@ names = st.text(max_size=64)
 counts = st.integers(1, 2**40)
 arrays = st.dictionaries(names, hnp.arrays(np.float32, st.integers(0, 6), elements=st.floats(width=32)), max_size=3)
 printable = st.text(min_size=1, max_size=64).filter(str.isprintable)
-hellos = st.builds(Hello, printable.map(SiteId), st.integers(0, 2**53))
+hellos = st.builds(Hello, printable.map(SiteId), st.integers(0, 2**53), st.integers(0, 2**53))
 tasks = st.builds(RoundTask, names, counts, counts, st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)), arrays)
 replies = st.builds(
     RoundReply,
@@ -72,7 +72,8 @@ def test_reply_round_trip(message: RoundReply) -> None:
 def test_bytes_are_those_of_rfc_8949() -> None:
     # Written by hand: shortest keys first, text as 60 + length, a scalar as eight big-endian bytes.
     site, one = "64" + b"site".hex(), "01"
-    hello = "a3" + site + "627661" + "65" + b"hello".hex() + one + "69" + b"n_records".hex() + "186f"
+    hello = "a464" + b"seen".hex() + "00" + site + "627661" + "65" + b"hello".hex() + one
+    hello += "69" + b"n_records".hex() + "186f"
     assert Hello(SiteId("va"), 111).encode().hex() == hello
     reply = RoundReply(SiteId("va"), 2, 1, Contribution({"u": vector(1.0, -2.0)}, {"loss": 0.5}))
     assert reply.encode().hex() == (
@@ -170,7 +171,7 @@ def test_fields_of_any_type_are_read_or_refused(data: bytes, name: str, value: A
 
 HALF = struct.pack(">d", 0.5)
 BODIES: Mapping[str, Mapping[str, Any]] = {
-    "hello": {"hello": 1, "site": "va", "n_records": 10},
+    "hello": {"hello": 1, "site": "va", "n_records": 10, "seen": 0},
     "task": {"task": 1, "job": "j", "round": 1, "attempt": 1, "accepted": [0, 0], "arrays": {"model": b"1234"}},
     "reply": {"reply": 1, "site": "va", "round": 1, "attempt": 1, "arrays": {"u": b"1234"}, "scalars": {"loss": HALF}},
 }
@@ -183,6 +184,8 @@ REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
     ("hello", {"n_records": -1}, "not CBOR"),
     ("hello", {"n_records": True}, "'n_records' has the wrong type"),
     ("hello", {"n_records": 10.0}, "not CBOR"),
+    ("hello", {"seen": -1}, "not CBOR"),
+    ("hello", {"seen": 2**60}, "out of range"),
     ("task", {"task": None}, "not CBOR"),
     ("task", {"job": 7}, "'job' has the wrong type"),
     ("task", {"round": 0}, "numbered from 1"),

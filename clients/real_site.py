@@ -1,0 +1,246 @@
+"""A real site: from its folder on disk to the answers that its resident agent gives.
+
+Everything that decides is the site's own: charter, policy, study, data, ledger, application. From the coordinator come
+an invitation, which the gate judges, and the numbers of the model. Each message finds the folder as it is at that
+moment: a policy that was edited, a charter that was added, a list of those who opted out.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from clients.agents import check_agents
+from clients.app import Account, Member, build
+from clients.assets import Loaded, load
+from clients.gate import Decision, Gate
+from clients.judge import SiteJudge
+from clients.private_part import read_private
+from clients.run_store import RunStore
+from clients.scores import Scorer
+from clients.secure import SecureSite
+from clients.server_log import ServerLog
+from clients.sites import site_of
+from clients.testimony import state
+from clients.work import Site, plans_of
+from privacy.audit.egress import Sent
+from privacy.audit.testimony import keys_of, server_log
+from privacy.charter.document import Charter
+from privacy.errors import FederationError, PrivacyError, RemoteProtocolError
+from privacy.policy.engine import CedarPolicy
+from privacy.secagg.context import Roster
+from privacy.store.admissions import Admissions
+from privacy.store.application import application_digest
+from privacy.store.ledger import Ledger
+from privacy.store.log import Log, Record, ledger_head
+from privacy.store.run_folder import LEDGER_FILE
+from privacy.store.site_folder import SiteFolder
+from strategies.invitation import Invitation, resolve_invited
+from strategies.job import Job
+from strategies.messages import Closing
+from strategies.secure_sum import run_digest
+from strategies.study import Study, read_study
+from strategies.task import SiteId
+
+RUNS_FOLDER = "runs"
+PRIVATE_FILE = "private.safetensors"
+Now = Callable[[], datetime]
+
+
+@dataclass
+class _Joined:
+    """A run that this process takes part in."""
+
+    invitation: Invitation
+    job: Job
+    site: Site
+    loaded: Loaded
+    store: RunStore
+    secure: SecureSite
+
+
+@dataclass
+class RealSite:
+    """A site's side of every run; one process at a time, which holds the folder's lock.
+
+    Attributes:
+      now: The site's own clock, with a time zone.
+    """
+
+    folder: SiteFolder
+    now: Now
+    study: Study
+    log: Log = field(repr=False)
+    ledger: Ledger = field(repr=False)
+    _app: ClientApp = field(init=False, repr=False)
+    _joined: dict[bytes, _Joined] = field(default_factory=dict, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
+
+    def __post_init__(self) -> None:
+        self._app = build(self._member_of)
+
+    @classmethod
+    def opened(cls, folder: SiteFolder, now: Now) -> "RealSite":
+        """Reads the folder. Raises: FederationError: Something in it does not hold; nothing runs before it does."""
+        study = read_study(folder.study, where=str(folder.path / folder.settings.study))
+        return cls(folder, now, study, folder.log(), folder.ledger())
+
+    @property
+    def id(self) -> SiteId:
+        """Of the site."""
+        return SiteId(self.folder.holder.id)
+
+    def answer(self, message: Message, context: Context) -> Message:
+        """Answers one message; what the run remembers, and the ledger's head, are on disk before this returns."""
+        with self._lock:
+            store = RunStore.of_node(self._runs, context.run_id)
+            if store is not None:
+                store.restore(context.state)
+            reply = self._app(message, context)
+            if reply.has_error():
+                self._log_unanswered(message, reply, store)
+            store = RunStore.of_node(self._runs, context.run_id)
+            if store is not None and not reply.has_error():
+                store.restore(context.state)  # after a roll call: what was remembered under the run's older number
+                store.save(context.state)
+            self._log_ledger()
+            return reply
+
+    def sent(self, run: int, kind: str, group: str, payload: bytes) -> None:
+        """Writes a payload down before it leaves. Raises: ConfigError: It cannot: then nothing leaves."""
+        store = RunStore.of_node(self._runs, run)
+        if store is not None:
+            store.sent(Sent.of(kind, group, payload))
+
+    @property
+    def _runs(self) -> Path:
+        return self.folder.path / RUNS_FOLDER
+
+    def _member_of(self, context: Context, data: bytes) -> Member:
+        charter = self.folder.charter
+        gate = self._gate(charter)
+        try:
+            joined = self._join(gate, data)
+        except FederationError as error:
+            gate.refused(data, error)
+            raise
+        site, account = joined.site, Account(self.ledger, joined.invitation.asset, joined.invitation.run)
+        witness = ServerLog(self.folder.path, server_log(charter))
+
+        def on_record(check: Callable[[], None], by: str = "") -> None:
+            try:
+                check()
+            except FederationError as error:
+                gate.refused(data, error, joined.invitation, by=by)
+                raise
+
+        def admit(invitation: bytes) -> None:
+            on_record(joined.loaded.refuse_opted_out, by="opt-out")
+            gate.check(invitation, joined.job, plans_of(site))
+            joined.store.admit(invitation, site.records.n_units, context.run_id)
+
+        return Member(
+            site,
+            account,
+            joined.job.digest,
+            joined.job.plan,
+            joined.secure,
+            joined.store.path / PRIVATE_FILE if site.part.private else None,
+            admit=admit,
+            witness=lambda growths: on_record(lambda: witness.accept(growths), by="the server's log"),
+            seen=witness.seen,
+            close=lambda closing: self._close(joined, charter, witness, closing),
+            over=joined.store.closed,
+        )
+
+    def _join(self, gate: Gate, data: bytes) -> _Joined:
+        """Finds the run that an invitation is to, or resolves it: job, data, plan, keys."""
+        invitation = gate.open(data)
+        store = RunStore(self._runs, invitation.run)
+        if store.invitation not in {b"", data}:
+            raise RemoteProtocolError(f"the run {invitation.run} was begun with another invitation", phase="hello")
+        joined = self._joined.get(data)  # by all of it: another invitation to the same run is another job
+        if joined is None:
+            job = resolve_invited(self.study, invitation)
+            check_agents(job, [self.id])
+            joined = self._resolved(gate.charter, invitation, job, store)
+            self._joined = {data: joined}  # one at a time: the memory of another run is on disk
+        return joined
+
+    def _resolved(self, charter: Charter, invitation: Invitation, job: Job, store: RunStore) -> _Joined:
+        asset = self.folder.settings.assets.get(invitation.asset)
+        if asset is None:
+            raise PrivacyError(f"{self.id} has no asset {invitation.asset}")
+        loaded = load(asset, job.task, priced=store.units)
+        secure = SecureSite(
+            self.id,
+            self.folder.identity,
+            Roster(charter.version, keys_of(charter)),
+            Admissions(self.folder.path / LEDGER_FILE),
+            time.monotonic,
+            (invitation.federation, run_digest(invitation.run), invitation.purpose, invitation.asset),
+        )
+        return _Joined(invitation, job, site_of(job, self.id, loaded.train), loaded, store, secure)
+
+    def _gate(self, charter: Charter) -> Gate:
+        settings = self.folder.settings
+        policy = CedarPolicy(self.folder.policy, "site")
+
+        def local() -> datetime:
+            return self.now().astimezone(settings.timezone)
+
+        judge = SiteJudge(charter, policy, settings.assets, self.ledger, local)
+        return Gate(self.id, charter, application_digest(), self.now, self._record, judge)
+
+    def _record(self, decision: Decision) -> None:
+        self.log.append([Record("decision", asdict(decision))], self.folder.identity)
+
+    def _log_unanswered(self, message: Message, reply: Message, store: RunStore | None) -> None:
+        """Puts on record that a message got no answer, also where the gate let it pass, as a replayed START."""
+        run, kind = store.name if store else "", message.metadata.message_type
+        content = {"run": run, "kind": kind, "group": message.metadata.group_id, "reason": reply.error.reason or ""}
+        self.log.append([Record("unanswered", content)], self.folder.identity)
+
+    def _log_ledger(self) -> None:
+        """Puts the ledger's head into the log whenever it moved, before anything that it paid for leaves."""
+        with self.ledger.reading() as books:
+            name, head = books.ledger, books.head
+        if self.log.ledger_head(name) != head:
+            self.log.append([ledger_head(name, head)], self.folder.identity)
+
+    def _close(self, joined: _Joined, charter: Charter, witness: ServerLog, closing: Closing) -> bytes:
+        """Scores the model at home, keeps it, ends the run, and states what happened; asked again, only the last."""
+        if not joined.store.closed:
+            joined.store.keep("model.f32", closing.model.tobytes())
+            self._keep_score(joined, closing)
+        statement = state(
+            joined.store,
+            joined.invitation,
+            joined.job.digest,
+            site=self.id,
+            charter=charter,
+            log=self.log,
+            ledger=self.ledger,
+            witnessed=witness.note,
+        )
+        signed = statement.sign(self.folder.identity)
+        if not joined.store.closed:
+            self.log.append([Record("run-closed", {"run": joined.invitation.run})], self.folder.identity)
+            joined.store.close()
+        return signed
+
+    def _keep_score(self, joined: _Joined, closing: Closing) -> None:
+        site, test, task = joined.site, joined.loaded.test, joined.job.task
+        scorer = Scorer(task, joined.job.spec_of(self.id))
+        path = joined.store.path / PRIVATE_FILE
+        private = read_private(path, site.part) if path.is_file() else None
+        score = scorer.score(site.part.piece_of(closing.model, site.initial, private), test)
+        low, high = scorer.interval(score, test)
+        told = {"metric": task.metric, "score": score, "interval": [low, high], "n_test": len(test)}
+        joined.store.keep("score.json", json.dumps(told).encode() + b"\n")

@@ -1,0 +1,202 @@
+"""Conducts a run from the roll call to the model: the same for a simulation and for real sites.
+
+Whoever calls it supplies the grid, the folder and, for a run that may be resumed, a journal.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from flwr.serverapp import Grid
+
+from privacy.audit import transcript
+from privacy.audit.egress import Sent
+from privacy.audit.transcript import TRANSCRIPT_FILE
+from privacy.dp.plan import DistributedPlan
+from privacy.errors import BudgetExhaustedError, QuorumError
+from privacy.secagg.context import Roster as Keys
+from privacy.secagg.context import thresholds
+from privacy.store.run_folder import RunFolder
+from server.exchange import Clock, Egress, Exchange, Sleep, Timing
+from server.roster import Roster, call
+from server.rounds import FLOOR, Driver, Journal, Resumed, RoundRecord, Schedule
+from server.secure import CentralNoise, SecureCollector
+from server.witnesses import Witnesses
+from strategies.contribution import Vector
+from strategies.job import Job
+from strategies.task import SiteId
+
+METRICS_SCHEMA = "collegium/metrics/v1"
+_FIRST_ANSWER = 3  # deadlines that the roll call waits: processes start and load torch meanwhile
+
+
+class Watcher(Protocol):
+    """Told how a run goes."""
+
+    def step(self, text: str) -> None:
+        """Another part of the work begins."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line happened."""
+
+    def round(self, record: RoundRecord, state: Any) -> None:
+        """A round ended, with the algorithm's state after it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a coordinator needs to know of a run.
+
+    Attributes:
+      name: How contexts and ledgers call it.
+      invitation: What the sites are sent with the roll call, signed.
+      keys: Identity keys of the sites; ``None`` where contributions go in the clear.
+      noise: What the server adds to sums; ``None`` for nothing.
+      log: The server's own log, which the sites witness; ``None`` in a simulation.
+      received: Told of every payload that left a site, as it comes.
+    """
+
+    job: Job
+    federation: str
+    name: str
+    invitation: bytes
+    keys: Keys | None
+    timing: Timing
+    noise: CentralNoise | None = field(default=None, repr=False)
+    log: Witnesses | None = field(default=None, repr=False)
+    received: Callable[[SiteId, Sent], None] = lambda _site, _sent: None
+    purpose: str = "training"
+    asset: str = "training records"
+
+
+@dataclass(frozen=True)
+class Conducted:
+    """Outcome of the rounds; public.
+
+    Attributes:
+      rounds: In order, those before a resumption included.
+      stopped: Why the run ended before its last round; empty if it did not.
+    """
+
+    model: Vector
+    rounds: tuple[RoundRecord, ...]
+    exchange: Exchange
+    roster: Roster
+    stopped: str = ""
+
+    @property
+    def egress(self) -> Mapping[SiteId, Egress]:
+        """What left each site, as the server received it."""
+        return self.exchange.egress
+
+
+def begin_transcript(folder: RunFolder, keys: Keys) -> None:
+    """Writes whose signatures the transcript of a new run will hold. Raises: ConfigError: It cannot be written."""
+    folder.append(TRANSCRIPT_FILE, transcript.header(keys))
+
+
+def conduct(
+    grid: Grid,
+    run: Run,
+    folder: RunFolder,
+    watcher: Watcher,
+    *,
+    clock: Clock,
+    sleep: Sleep,
+    journal: Journal | None = None,
+    resumed: Resumed | None = None,
+) -> Conducted:
+    """Calls the roll and runs the rounds over a grid.
+
+    Args:
+      grid: Any Flower grid.
+      run: What to run.
+      folder: Gets the transcript of secure aggregation, which was begun.
+      watcher: Told what happens.
+      clock: Monotonic seconds.
+      sleep: Waits for seconds.
+      journal: Where to write how far the run is; ``None`` if it will never be resumed.
+      resumed: What the journal holds of the run already.
+
+    Raises:
+      QuorumError: Too few sites answered the roll call, or no round was completed.
+      PrivacyError: So many sites refused that too few are left.
+    """
+    job = run.job
+    patient = Timing(deadline=_FIRST_ANSWER * run.timing.deadline)
+    watcher.step("calling the roll")
+    roster = call(grid, job.sites, run.invitation, timing=patient, clock=clock, sleep=sleep, floor=FLOOR)
+    for site, reason in roster.absent.items():
+        watcher.note(f"{site} takes no part: {reason}")
+    exchange = Exchange(grid, roster.nodes, run.timing, clock, sleep, received=run.received)
+    for site, payloads in roster.received.items():
+        for sent in payloads:
+            run.received(site, sent)
+    rounds = list(resumed.records[:-1]) if resumed is not None else []
+
+    def on_round(record: RoundRecord, state: Any) -> None:
+        rounds.append(record)
+        watcher.round(record, state)
+
+    watcher.step("training")
+    driver = _driver(run, folder, exchange, roster)
+    state = driver.run(job.algorithm.init(job.initial), on_round, journal=journal, resumed=resumed)
+    _check_completed(rounds, driver.stopped)
+    if driver.stopped:
+        planned = job.task.training.rounds
+        watcher.note(f"stopped after {len(rounds)} of {planned} rounds, the last model is kept: {driver.stopped}")
+    return Conducted(job.algorithm.parameters(state), tuple(rounds), exchange, roster, driver.stopped)
+
+
+def _driver(run: Run, folder: RunFolder, exchange: Exchange, roster: Roster) -> Driver:
+    job = run.job
+    training = job.task.training
+    weights = {site: 1.0 if job.equal_weights else float(n) for site, n in roster.n_records.items()}
+    schedule = Schedule(training.rounds, training.retries)
+    driver = Driver(exchange, job.algorithm, schedule, job.digest, weights, job.plan)
+    if run.keys is None:
+        return driver
+    if run.log is not None:
+        run.log.saw(roster.seen)
+    driver.collect = SecureCollector(
+        exchange,
+        job.algorithm,
+        job.plan,
+        run.keys,
+        weights,
+        job.digest,
+        federation=run.federation,
+        run=run.name,
+        purpose=run.purpose,
+        asset=run.asset,
+        encoding=job.encoding,
+        counted_on=thresholds(len(job.sites)) if isinstance(job.sum_plan, DistributedPlan) else None,
+        noise=run.noise,
+        log=run.log,
+        on_attempt=lambda record: folder.append(TRANSCRIPT_FILE, transcript.line(record)),
+    ).collect
+    return driver
+
+
+def _check_completed(rounds: Sequence[RoundRecord], stopped: str) -> None:
+    if not rounds:
+        raise BudgetExhaustedError(f"no round was begun: {stopped}")
+    if all(record.skipped for record in rounds):
+        last = ", ".join(f"{site}: {reason}" for site, reason in rounds[-1].missing.items())
+        raise QuorumError(f"no round had {FLOOR} survivors: no model was made", hint=f"In the last round: {last}.")
+
+
+def metrics_line(record: RoundRecord, loss: float | None) -> dict[str, Any]:
+    """Returns the object that ``metrics.jsonl`` holds for a round; ``loss`` is an experimenter's, who sees all rows."""
+    return {
+        "schema": METRICS_SCHEMA,
+        "round": record.round,
+        "attempts": record.attempts,
+        "answered": list(record.answered),
+        "missing": [{"site": site, "reason": reason} for site, reason in record.missing.items()],
+        "skipped": record.skipped,
+        "still": list(record.still),
+        "loss": loss if loss is not None and math.isfinite(loss) else None,
+        "seconds": round(record.seconds, 6),
+    }
