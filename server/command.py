@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from privacy.dp.plan import Unit
-from privacy.errors import ConfigError
+from privacy.errors import ConfigError, TransportError
 from privacy.store.run_folder import MODEL_FILE, REPORT_FILE, RUN_FILE, read_file
 from privacy.store.site_folder import SiteFolder
 from server.admission import Peers
@@ -168,7 +168,11 @@ def _drive(coordinator: Coordinator, run: str, deadline: float) -> None:
     if not deadline > 0:
         raise ConfigError("--deadline must be positive")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: run.toml then says how it stands
-    done = coordinator.drive(run, Timing(deadline=deadline, first_poll=_FIRST_POLL))
+    try:
+        done = coordinator.drive(run, Timing(deadline=deadline, first_poll=_FIRST_POLL))
+    except TransportError as error:
+        again = f"collegium server resume {run} {coordinator.folder.path}"
+        raise TransportError(str(error), hint=f"Start the server again if it ended, then: {again}.") from error
     path = coordinator.path_of(run)
     typer.echo(f"{len(done.rounds)} rounds, model {path / 'model.safetensors'}")
 

@@ -13,6 +13,7 @@ from flwr.serverapp import Grid
 from privacy.audit import transcript
 from privacy.audit.egress import Sent
 from privacy.audit.transcript import TRANSCRIPT_FILE
+from privacy.charter.document import Floors
 from privacy.dp.plan import DistributedPlan
 from privacy.errors import BudgetExhaustedError, QuorumError
 from privacy.secagg.context import Roster as Keys
@@ -55,6 +56,7 @@ class Run:
       noise: What the server adds to sums; ``None`` for nothing.
       log: The server's own log, which the sites witness; ``None`` in a simulation.
       received: Told of every payload that left a site, as it comes.
+      floors: The charter's; ``None`` where FSA1's own are all there are.
     """
 
     job: Job
@@ -68,6 +70,12 @@ class Run:
     received: Callable[[SiteId, Sent], None] = lambda _site, _sent: None
     purpose: str = "training"
     asset: str = "training records"
+    floors: Floors | None = None
+
+    @property
+    def fewest(self) -> int:
+        """Fewest sites with which anything is tried."""
+        return FLOOR if self.floors is None else max(FLOOR, self.floors.cohort)
 
 
 @dataclass(frozen=True)
@@ -126,7 +134,7 @@ def conduct(
     job = run.job
     patient = Timing(deadline=_FIRST_ANSWER * run.timing.deadline)
     watcher.step("calling the roll")
-    roster = call(grid, job.sites, run.invitation, timing=patient, clock=clock, sleep=sleep, floor=FLOOR)
+    roster = call(grid, job.sites, run.invitation, timing=patient, clock=clock, sleep=sleep, floor=run.fewest)
     for site, reason in roster.absent.items():
         watcher.note(f"{site} takes no part: {reason}")
     exchange = Exchange(grid, roster.nodes, run.timing, clock, sleep, received=run.received)
@@ -174,6 +182,7 @@ def _driver(run: Run, folder: RunFolder, exchange: Exchange, roster: Roster) -> 
         counted_on=thresholds(len(job.sites)) if isinstance(job.sum_plan, DistributedPlan) else None,
         noise=run.noise,
         log=run.log,
+        floors=run.floors,
         on_attempt=lambda record: folder.append(TRANSCRIPT_FILE, transcript.line(record)),
     ).collect
     return driver

@@ -91,7 +91,7 @@ class RealRun:
             for claim in self.claims
             if claim.placement != "central"
         ]
-        return self.invitation.proposal(self.job, tuple(plans))
+        return self.invitation.proposal(self.job, tuple(plans), approval.adopted(self.charters).floors)
 
 
 def snapshot(log: Log) -> tuple[bytes, Callable[[int], bytes]]:

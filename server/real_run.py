@@ -107,7 +107,8 @@ class Coordinator:
     def proposal(self, invitation: Invitation, job: Job) -> Proposal:
         """Returns what the charter is asked, as far as the coordinator can know it."""
         central = (job.sum_plan,) if job.sum_plan is not None else ()
-        proposal = invitation.proposal(job, () if isinstance(job.sum_plan, SitePlan) else central)
+        floors = self.folder.charter.floors
+        proposal = invitation.proposal(job, () if isinstance(job.sum_plan, SitePlan) else central, floors)
         if not job.record_privacy:
             return proposal
         allowed = self.folder.charter.privacy.get("record")
@@ -208,6 +209,7 @@ class Coordinator:
             lambda site, sent: _received(folder, site, sent),
             invitation.purpose,
             invitation.asset,
+            self.folder.charter.floors,
         )
 
     def _close(self, folder: RunFolder, job: Job, invitation: Invitation, done: Conducted) -> None:

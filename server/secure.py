@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from privacy.audit.transcript import AttemptRecord
+from privacy.charter.document import Floors
 from privacy.dp.plan import SitePlan
 from privacy.errors import QuorumError
 from privacy.secagg import coordinator, effects
@@ -87,6 +88,7 @@ class SecureCollector:
       purpose: What for, and
       asset: on which data, as the sites' contexts say.
       counted_on: Floors that the plan of noise counts on, however few sites are left to ask; ``None``: no such plan.
+      floors: The charter's; ``None``: there is none beyond FSA1's own.
       on_attempt: Told how every attempt ended and what the sites signed in it, before its sum is used.
     """
 
@@ -104,6 +106,7 @@ class SecureCollector:
     purpose: str = "training"
     asset: str = "training records"
     counted_on: Thresholds | None = None
+    floors: Floors | None = None
     on_attempt: Callable[[AttemptRecord], None] = lambda _record: None
     _still: dict[int, set[tuple[str, ...]]] = field(default_factory=dict, repr=False)
 
@@ -171,8 +174,8 @@ class SecureCollector:
         return SecureTask(task, send.data, growth).encode()
 
     def _floors(self, n: int) -> Thresholds:
-        """Returns the defaults for ``n`` sites, never below what shares of noise were calibrated for."""
-        floors = thresholds(n)
+        """Returns the defaults for ``n`` sites, never below the charter's nor what noise was calibrated for."""
+        floors = thresholds(n) if self.floors is None else self.floors.raised(thresholds(n))
         if self.counted_on is None:
             return floors
         survivors = max(floors.min_survivors, self.counted_on.min_survivors)

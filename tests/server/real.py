@@ -20,7 +20,7 @@ from privacy.audit.egress import Sent
 from privacy.audit.site_statement import Refusal, SiteStatement
 from privacy.audit.transcript import AttemptRecord
 from privacy.audit.verify import Verdict, verify
-from privacy.charter.document import Charter, from_body
+from privacy.charter.document import Charter, Floors, from_body
 from privacy.charter.signatures import SignedCharter
 from privacy.dp.events import merged
 from privacy.dp.plan import RecordPlan, Unit
@@ -116,7 +116,7 @@ def body(**changes: Any) -> dict[str, Any]:
 
 @cache
 def _told() -> frozenset[str]:
-    return frozenset(_invitation(job(), "0" * 64).proposal(job(), ()).parameters)
+    return frozenset(_invitation(job(), "0" * 64).proposal(job(), (), Floors(3, 3, 2, 3)).parameters)
 
 
 def _invitation(of: Job, charter: str) -> Any:
