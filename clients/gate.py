@@ -15,8 +15,10 @@ from privacy.charter.document import Charter
 from privacy.dp.plan import PrivacyPlan
 from privacy.errors import FederationError, PrivacyError, RemoteProtocolError, VerificationError
 from privacy.policy.floor import FloorRefusalError
+from privacy.secagg.context import RoundContext
 from strategies.invitation import Invitation, open_invitation
 from strategies.job import Job
+from strategies.secure_sum import run_digest
 from strategies.task import SiteId
 
 
@@ -106,6 +108,29 @@ class Gate:
             raise
         self.record(self._decision(data, invitation))
 
+    def check_context(self, invitation: Invitation, context: RoundContext) -> None:
+        """Checks that an attempt belongs to the run that was let pass, with no fewer sites than the charter asks for.
+
+        Sites may be away, so a cohort can be smaller than was invited; FSA1's own machine checks the rest.
+
+        Raises: CharterRefusalError, RemoteProtocolError: It does not.
+        """
+        agreed = (invitation.federation, run_digest(invitation.run), invitation.purpose, invitation.asset)
+        if (context.federation, context.run, context.purpose, context.asset) != agreed:
+            raise RemoteProtocolError(f"{self.site} agreed to another run, purpose or asset", phase="train")
+        floors, limits = self.charter.floors, context.thresholds
+        counts = {
+            "cohort": (len(context.cohort), floors.cohort),
+            "survivors": (limits.min_survivors, floors.survivors),
+            "threshold": (limits.t, floors.threshold),
+            "cover": (limits.min_cover, floors.cover),
+        }
+        for clause, (found, least) in counts.items():
+            if found < least:
+                raise rules.CharterRefusalError(clause, f"{found} in an attempt are fewer than {least}")
+        if not set(context.cohort) <= set(invitation.sites):
+            raise rules.CharterRefusalError("members", "an attempt has sites that were not invited")
+
     def refused(
         self, data: bytes, error: FederationError, invitation: Invitation | None = None, *, by: str = ""
     ) -> None:
@@ -116,7 +141,7 @@ class Gate:
     def _judge(self, invitation: Invitation, job: Job, plans: Sequence[PrivacyPlan]) -> None:
         if invitation.job != job.digest:
             raise RemoteProtocolError(f"{self.site} agreed to other settings than the server proposes", phase="hello")
-        proposal = invitation.proposal(job, tuple(plans))
+        proposal = invitation.proposal(job, tuple(plans), self.charter.floors)
         rules.check(self.charter, proposal, self.clock(), unsafe_without_masks=self.unsafe_without_masks)
         if self.own is not None:
             self.own.judge(invitation, job, plans)

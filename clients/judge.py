@@ -55,7 +55,7 @@ class SiteJudge:
         own, listed = self.assets.get(name), self.charter.assets.get(name)
         if own is None or listed is None or invitation.purpose not in own.purposes:
             raise PrivacyError(f"this site has no asset {name} for {invitation.purpose}")
-        limits = thresholds(len(job.sites))
+        limits = self.charter.floors.raised(thresholds(len(job.sites)))
         return TrainingFacts(
             server=self.charter.server.id,
             asset=name,

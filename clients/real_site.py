@@ -44,7 +44,6 @@ from privacy.store.site_folder import SiteFolder
 from strategies.invitation import Invitation, resolve_invited
 from strategies.job import Job
 from strategies.messages import Closing
-from strategies.secure_sum import run_digest
 from strategies.study import Study, read_study
 from strategies.task import SiteId
 
@@ -169,11 +168,11 @@ class RealSite:
         if joined is None:
             job = resolve_invited(self.study, invitation)
             check_agents(job, [self.id])
-            joined = self._resolved(gate.charter, invitation, job, store)
+            joined = self._resolved(gate, invitation, job, store)
             self._joined = {data: joined}  # one at a time: the memory of another run is on disk
         return joined
 
-    def _resolved(self, charter: Charter, invitation: Invitation, job: Job, store: RunStore) -> _Joined:
+    def _resolved(self, gate: Gate, invitation: Invitation, job: Job, store: RunStore) -> _Joined:
         asset = self.folder.settings.assets.get(invitation.asset)
         if asset is None:
             raise PrivacyError(f"{self.id} has no asset {invitation.asset}")
@@ -181,10 +180,10 @@ class RealSite:
         secure = SecureSite(
             self.id,
             self.folder.identity,
-            Roster(charter.version, keys_of(charter)),
+            Roster(gate.charter.version, keys_of(gate.charter)),
             Admissions(self.folder.path / LEDGER_FILE),
             time.monotonic,
-            (invitation.federation, run_digest(invitation.run), invitation.purpose, invitation.asset),
+            lambda context: gate.check_context(invitation, context),
         )
         return _Joined(invitation, job, site_of(job, self.id, loaded.train), loaded, store, secure)
 

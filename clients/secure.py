@@ -97,7 +97,7 @@ class SecureSite:
       roster: Pinned identity keys.
       admissions: Durable record of attempts.
       clock: Monotonic seconds.
-      agreed: Federation, run, purpose and asset that every context must name; ``None`` in a simulation.
+      admits: Raises unless a context is one of the run that this site was invited to; ``None`` in a simulation.
     """
 
     site: str
@@ -105,7 +105,7 @@ class SecureSite:
     roster: Roster
     admissions: Admissions
     clock: Callable[[], float]
-    agreed: tuple[str, bytes, str, str] | None = None
+    admits: Callable[[RoundContext], None] | None = None
     _live: dict[bytes, _Attempt] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -119,11 +119,8 @@ class SecureSite:
         if not isinstance(start, wire.Start):
             raise RemoteProtocolError("secure aggregation begins with START", site_id=self.site, phase="train")
         context = RoundContext.decode(start.context)
-        named = (context.federation, context.run, context.purpose, context.asset)
-        if self.agreed is not None and named != self.agreed:
-            raise RemoteProtocolError(
-                f"{self.site} agreed to another run, purpose or asset", site_id=self.site, phase="train"
-            )
+        if self.admits is not None:
+            self.admits(context)
         admitted = {context.run: self.admissions.last(self.site, context.run)}
         config = ClientConfig(
             self.site,

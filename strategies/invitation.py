@@ -13,7 +13,7 @@ from typing import Any
 
 from privacy.audit import canonical
 from privacy.audit.envelope import decode_base64, pae
-from privacy.charter.document import SETTINGS
+from privacy.charter.document import SETTINGS, Floors
 from privacy.charter.rules import Proposal, Terms
 from privacy.dp.plan import PrivacyPlan, RecordPlan, SitePlan, Unit
 from privacy.errors import ConfigError, RemoteProtocolError, VerificationError
@@ -83,12 +83,13 @@ class Invitation:
         signature = base64.b64encode(key.sign(pae(_KIND, canonical.dumps(body)))).decode()
         return canonical.dumps({"invitation": body, "signature": signature})
 
-    def proposal(self, job: Job, plans: "tuple[PrivacyPlan, ...]") -> Proposal:
+    def proposal(self, job: Job, plans: "tuple[PrivacyPlan, ...]", floors: Floors) -> Proposal:
         """Returns what the charter's rules are asked about.
 
         Args:
           job: As the site resolved it.
           plans: Noise that the site itself adds, priced for the whole run.
+          floors: The charter's, which a coordinator's thresholds are never below.
         """
         told = {name: value for name, value in self.parameters.items() if name not in _CLIPS}
         return Proposal(
@@ -98,7 +99,7 @@ class Invitation:
             strategy=self.strategy,
             parameters=told,
             cohort=tuple(sorted(self.sites)),
-            thresholds=thresholds(len(self.sites)) if job.secagg else None,
+            thresholds=floors.raised(thresholds(len(self.sites))) if job.secagg else None,
             privacy=tuple(_terms(plan) for plan in (*plans, *_central(job))),
             purpose=self.purpose,
             asset=self.asset,
@@ -254,6 +255,8 @@ def _read(data: bytes, coordinator: bytes) -> Invitation:
     for name in ("sites", "privacy"):
         if not isinstance(body[name], list) or len(set(body[name])) != len(body[name]):
             raise ConfigError(f"its {name} are no list of different names")
+    if not body["sites"]:
+        raise ConfigError("it invites nobody")
     parameters = {name: _decimal(text) for name, text in body["parameters"].items()}
     return Invitation(
         **{name: body[name] for name in (*_TEXTS, "seed", "secagg")},

@@ -23,6 +23,7 @@ from strategies.task import SiteId
 RECORD = "collegium"
 """Name of the ``ConfigRecord``, and of the byte string inside it."""
 
+
 def part_name(number: int) -> str:
     """Names the records that a long message is cut into, from 0: a server takes bodies of a few megabytes only."""
     return f"{RECORD}.{number}" if number else RECORD

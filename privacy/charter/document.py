@@ -7,7 +7,7 @@ are what no charter can lift.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -20,7 +20,7 @@ from privacy.charter.keys import check_flower_key, check_signing_key
 from privacy.enrolment.certificates import Holder, Role
 from privacy.errors import ConfigError
 from privacy.keys.signing import keyid
-from privacy.secagg.context import MIN_SITES
+from privacy.secagg.context import MIN_SITES, Thresholds
 from privacy.secagg.encoding import in_order
 
 SCHEMA = "collegium/charter/v1"
@@ -118,6 +118,12 @@ class Floors:
     survivors: int
     threshold: int
     cover: int
+
+    def raised(self, limits: Thresholds) -> Thresholds:
+        """Returns thresholds that are nowhere below these floors; the caller checks that so many sites are left."""
+        t = max(limits.t, self.threshold)
+        survivors = max(limits.min_survivors, self.survivors, t)
+        return replace(limits, t=t, min_survivors=survivors, min_cover=max(limits.min_cover, self.cover))
 
 
 @dataclass(frozen=True)
