@@ -41,6 +41,7 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m simulations.bench.dp
 	@$(BIN)/python -m simulations.bench.plan
 	@$(BIN)/python -m simulations.bench.divided
+	@$(BIN)/python -m simulations.bench.real
 
 soak: $(VENV)/dev.stamp
 	@$(BIN)/pytest -q -m soak

@@ -23,7 +23,10 @@ def invitation_in(state: RecordDict) -> bytes:
 
 
 def keep_invitation(state: RecordDict, data: bytes) -> None:
-    """Remembers the invitation that was let pass."""
+    """Remembers the invitation that was let pass; what was remembered of another run is not this one's."""
+    known = state.get(_INVITED)
+    if isinstance(known, ConfigRecord) and known.get(_INVITED) != data:
+        state.pop(_STATE, None)
     state[_INVITED] = ConfigRecord({_INVITED: data})
 
 

@@ -68,7 +68,11 @@ class RunStore:
             raise ConfigError(f"{self.path} cannot be made: {error.strerror or error}") from error
         self._folder.write("invitation", invitation)
         self._folder.write("units", str(units).encode())
-        self._folder.write("node", str(number).encode())
+        node = str(number).encode()
+        for other in self.path.parent.glob("*/node"):  # a number stands for one run, whatever the server says
+            if other.parent != self.path and read_file(other, limit=64) == node:
+                other.unlink(missing_ok=True)
+        self._folder.write("node", node)
 
     def close(self) -> None:
         """Ends the run for this site: no further attempt is answered, only that it is over."""

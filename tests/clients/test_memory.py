@@ -8,6 +8,8 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from clients.app import Member
+from clients.memory import Memory, keep_invitation
+from clients.run_store import RunStore
 from clients.work import contribute
 from strategies.contribution import Vector
 from strategies.messages import RoundTask
@@ -126,3 +128,24 @@ class TestPrivateHead:
         # Round 2's first attempt was lost: its head is forgotten with it.
         np.testing.assert_array_equal(sent(here, 2, (1, 1), 2), expected(2, kept)[0])
         np.testing.assert_array_equal(sent(here, 3, (2, 2)), expected(3, expected(2, kept)[1])[0])
+
+
+class TestOneNumberForTwoRuns:
+    """Flower's numbers are the server's word: one that stands for a second run brings nothing of the first along."""
+
+    def test_memory_of_another_invitation_is_dropped(self) -> None:
+        state = RecordDict()
+        keep_invitation(state, b"to one run")
+        Memory((3, 1), {"control": np.ones(2, np.float32)}).write(state)
+        keep_invitation(state, b"to one run")
+        assert Memory.read(state).last == (3, 1)
+        keep_invitation(state, b"to another")
+        assert Memory.read(state) == Memory()
+
+    def test_a_number_finds_the_run_that_had_it_last(self, tmp_path: Path) -> None:
+        first, second = RunStore(tmp_path, "first"), RunStore(tmp_path, "second")
+        first.admit(b"one", 10, 7)
+        second.admit(b"two", 10, 7)
+        found = RunStore.of_node(tmp_path, 7)
+        assert found is not None
+        assert found.name == "second"
