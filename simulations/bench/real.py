@@ -60,7 +60,7 @@ class Sizes:
     rounds: int
 
 
-FULL = Sizes(sites=(3, 5, 10), study_sites=5, turns=2, phases=3, rounds=3)
+FULL = Sizes(sites=(3, 5, 10), study_sites=5, turns=2, phases=3, rounds=2)
 QUICK = Sizes(sites=(3,), study_sites=3, turns=1, phases=1, rounds=1)
 
 

@@ -6,6 +6,7 @@ TLS and node authentication, a `flower-supernode` for each site, a ServerApp by 
 
 import json
 import os
+import re
 import secrets
 import signal
 import socket as sockets
@@ -14,19 +15,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 from typing import IO, Self
 
+from privacy.dp.plan import Unit
 from privacy.errors import TransportError
 from privacy.store.run_folder import METRICS_FILE
 from server.exchange import Exchange, Timing
-from server.real_run import RUNS_FOLDER, SOCKET
+from server.real_run import SOCKET, Coordinator
 from server.superlink import session
 from simulations.bench.real_app import ECHO, Orders, check_echoes, listening, questions, waited_for
-from simulations.bench.real_parties import ASSET, HOST, HUB, Parties
+from simulations.bench.real_parties import ASSET, HOST, HUB, PURPOSE, Parties
+from strategies.invitation import resolve_job
 from strategies.task import SiteId
 
 _START = 180.0  # seconds that a process may take to answer, on a machine with other work
@@ -220,29 +226,49 @@ class Ours:
             yield ask
 
     def rounds(self, count: int) -> list[float]:
-        """Runs the study for so many rounds under secure aggregation; returns the seconds of each."""
-        name = f"run-{secrets.token_hex(4)}"
-        options = {"asset": ASSET, "privacy": "none", "set": f"rounds={count}", "name": name}
-        told = [text for key, value in options.items() for text in (f"--{key}", value)]
-        command = [str(_BIN / "collegium"), "server", "run", "fedavg", str(self._hub), *told]
-        self.processes.run(name, *command, "--sites", ",".join(self.sites))
-        return round_seconds((self._hub / RUNS_FOLDER / name / METRICS_FILE).read_text(encoding="utf-8"), self.sites)
+        """Runs the study under secure aggregation; returns the seconds of so many rounds.
+
+        From the line that tells of one round to that of the next, with its commit, the log and all: the first round,
+        after the roll call, is one more.
+        """
+        study, name, marks = self.parties.study, f"run-{secrets.token_hex(4)}", list[float]()
+
+        def report(line: str) -> None:
+            if re.match(r"round \d+ of ", line):
+                marks.append(time.perf_counter())
+
+        coordinator = Coordinator.opened(self.parties.folder(HUB), lambda: datetime.now(UTC), report)
+        job = resolve_job(
+            study,
+            "fedavg",
+            {"rounds": Decimal(count + 1)},
+            sites=tuple(SiteId(site) for site in self.sites),
+            seed=42,
+            privacy=(),
+            unit=Unit.RECORD,
+            epsilon=Decimal(1),
+            delta=Decimal("0.001"),
+        )
+        invitation = coordinator.invite(job, run=name, purpose=PURPOSE, asset=ASSET)
+        folder = coordinator.begin(job, invitation)
+        coordinator.drive(name, self.timing)
+        check_rounds((folder.path / METRICS_FILE).read_text(encoding="utf-8"), self.sites)
+        return [end - begin for begin, end in pairwise(marks)]
 
     @property
     def _hub(self) -> Path:
         return self.parties.path / HUB
 
 
-def round_seconds(metrics: str, sites: Sequence[str]) -> list[float]:
-    """Returns the seconds of each round of a run's metrics.
+def check_rounds(metrics: str, sites: Sequence[str]) -> None:
+    """Checks the metrics of a run.
 
-    Raises: TransportError: A round was repeated, skipped, or done without a site: then it says nothing of speed.
+    Raises: TransportError: A round was repeated, skipped, or done without a site: its time says nothing of speed.
     """
-    rounds = [json.loads(line) for line in metrics.splitlines()]
-    for found in rounds:
+    for line in metrics.splitlines():
+        found = json.loads(line)
         if found["skipped"] or found["attempts"] != 1 or set(found["answered"]) != set(sites):
             raise TransportError(f"round {found['round']} did not go through with all sites", retryable=False)
-    return [float(found["seconds"]) for found in rounds]
 
 
 @dataclass
@@ -254,8 +280,6 @@ class Stock:
     home: Path
     sites: list[str] = field(default_factory=list)
     port: int = field(default_factory=free_port)
-    _stack: ExitStack = field(default_factory=ExitStack)
-    _orders: Orders | None = None
 
     def start(self) -> None:
         """Starts the SuperLink, and its connection settings for the `flwr` command."""

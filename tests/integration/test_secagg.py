@@ -13,6 +13,7 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message
 
 from clients.app import Member, build
+from clients.scores import Scorer
 from clients.sites import site_of
 from clients.work import contribute, plans_of
 from privacy.errors import ConfigError
@@ -28,7 +29,6 @@ from simulations.local_grid import LocalGrid, SiteApp
 from simulations.members import fixed_member, load_member_data, member_of
 from simulations.options import Options
 from simulations.reference import federate
-from clients.scores import Scorer
 from strategies.contribution import Vector
 from strategies.messages import RECORD
 from strategies.secure_sum import FRACTION_BITS, to_units
