@@ -53,8 +53,17 @@ class Judge(Protocol):
     def digest(self) -> str:
         """SHA-256 of the policy, hex."""
 
-    def judge(self, invitation: Invitation, job: Job, plans: Sequence[PrivacyPlan]) -> None:
-        """Refuses by raising PrivacyError; returns nothing."""
+    def judge(
+        self, invitation: Invitation, job: Job, plans: Sequence[PrivacyPlan], context: RoundContext | None = None
+    ) -> None:
+        """Refuses by raising PrivacyError; returns nothing.
+
+        Args:
+          invitation: Checked.
+          job: As the site resolved it.
+          plans: Noise that the site adds, priced for the whole run.
+          context: Of one attempt, with the sites that are really in it; ``None``: about the whole run.
+        """
 
 
 @dataclass(frozen=True)

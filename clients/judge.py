@@ -1,7 +1,7 @@
 """A site's own policy as a judge at its gate: the facts come from the site's own ledger, settings and clock."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
@@ -13,7 +13,7 @@ from privacy.errors import PrivacyError
 from privacy.policy.engine import Policy
 from privacy.policy.floor import check_floor
 from privacy.policy.requests import Protection, TrainingFacts, training_request
-from privacy.secagg.context import thresholds
+from privacy.secagg.context import RoundContext, thresholds
 from privacy.store.ledger import Ledger
 from privacy.store.site_settings import AssetSettings
 from strategies.invitation import Invitation
@@ -39,12 +39,23 @@ class SiteJudge:
         """SHA-256 of the policy, hex."""
         return self.policy.digest
 
-    def judge(self, invitation: Invitation, job: Job, plans: Sequence[PrivacyPlan]) -> None:
-        """Refuses what the floor, the ledger or the policy does not allow.
+    def judge(
+        self, invitation: Invitation, job: Job, plans: Sequence[PrivacyPlan], context: RoundContext | None = None
+    ) -> None:
+        """Refuses what the floor, the ledger or the policy does not allow; see `clients.gate.Judge`.
 
         Raises: PrivacyError: Refused, with the one reason.
         """
         facts = self._facts(invitation, job, plans)
+        if context is not None:
+            limits = context.thresholds
+            facts = replace(
+                facts,
+                cohort=len(context.cohort),
+                survivors=limits.min_survivors,
+                threshold=limits.t,
+                cover=limits.min_cover,
+            )
         check_floor(facts)
         verdict = self.policy.decide(training_request(facts))
         if not verdict.allowed:

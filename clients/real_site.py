@@ -34,7 +34,7 @@ from privacy.audit.testimony import keys_of, server_log
 from privacy.charter.document import Charter
 from privacy.errors import FederationError, PrivacyError, RemoteProtocolError
 from privacy.policy.engine import CedarPolicy
-from privacy.secagg.context import Roster
+from privacy.secagg.context import Roster, RoundContext
 from privacy.store.admissions import Admissions
 from privacy.store.application import application_digest
 from privacy.store.ledger import Ledger
@@ -177,15 +177,22 @@ class RealSite:
         if asset is None:
             raise PrivacyError(f"{self.id} has no asset {invitation.asset}")
         loaded = load(asset, job.task, priced=store.units)
+        site = site_of(job, self.id, loaded.train)
+
+        def admits(context: RoundContext) -> None:
+            gate.check_context(invitation, context)
+            if gate.own is not None:
+                gate.own.judge(invitation, job, plans_of(site), context)
+
         secure = SecureSite(
             self.id,
             self.folder.identity,
             Roster(gate.charter.version, keys_of(gate.charter)),
             Admissions(self.folder.path / LEDGER_FILE),
             time.monotonic,
-            lambda context: gate.check_context(invitation, context),
+            admits,
         )
-        return _Joined(invitation, job, site_of(job, self.id, loaded.train), loaded, store, secure)
+        return _Joined(invitation, job, site, loaded, store, secure)
 
     def _gate(self, charter: Charter) -> Gate:
         settings = self.folder.settings

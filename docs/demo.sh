@@ -115,7 +115,7 @@ say "a run"
 collegium server run fedavg coordinator --asset heart-disease "${options[@]}" --name first --deadline 20
 
 say "a run in which the agent of va is killed, and comes back"
-collegium server run fedavg coordinator --asset heart-disease "${options[@]}" --name second --deadline 5 > second.log 2>&1 &
+collegium server run fedavg coordinator --asset heart-disease "${options[@]}" --name second --deadline 15 > second.log 2>&1 &
 run=$!
 sleep 4; kill -9 "${agents[4]}"; sleep 2
 collegium site start va >> va.log 2>&1 & agents[4]=$!

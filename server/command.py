@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from privacy.charter.document import SETTINGS
 from privacy.dp.plan import Unit
 from privacy.errors import ConfigError, TransportError
 from privacy.store.run_folder import MODEL_FILE, REPORT_FILE, RUN_FILE, read_file
@@ -30,6 +31,7 @@ from strategies.task import SiteId
 
 server = typer.Typer(name="server", no_args_is_help=True, add_completion=False)
 
+_STOPPED = 4  # exit code: stopped on purpose, with everything done so far kept
 _READABLE = {"model": MODEL_FILE, "report": REPORT_FILE}
 _FIRST_POLL = 0.05  # seconds; sites need some ten times that for anything
 
@@ -113,6 +115,8 @@ def stop(run: _Run, folder: _Folder) -> None:
     coordinator = _opened(folder)
     authorise(coordinator.folder, "stop", _now(), user=account())
     told = coordinator.status(run)
+    if not told:
+        raise ConfigError(f"there is no run {run}", hint="collegium server status lists them.")
     if not is_driven(coordinator.path_of(run)):
         raise ConfigError(f"nothing drives {run} at the moment; it is {told['status']}")
     os.kill(int(told["pid"]), signal.SIGTERM)
@@ -174,7 +178,10 @@ def _drive(coordinator: Coordinator, run: str, deadline: float) -> None:
         again = f"collegium server resume {run} {coordinator.folder.path}"
         raise TransportError(str(error), hint=f"Start the server again if it ended, then: {again}.") from error
     path = coordinator.path_of(run)
-    typer.echo(f"{len(done.rounds)} rounds, model {path / 'model.safetensors'}")
+    typer.echo(f"{len(done.rounds)} rounds, model {path / MODEL_FILE}")
+    if done.stopped:
+        typer.echo(f"stopped early: {done.stopped}", err=True)
+        raise typer.Exit(_STOPPED)
 
 
 def _job(  # what a person asked for
@@ -187,7 +194,10 @@ def _job(  # what a person asked for
     settings: Sequence[str],
     sites: str,
 ) -> Job:
-    chosen = tuple(sorted({name for name in privacy if name != "none"}, key=("record", "site", "distributed").index))
+    chosen = tuple(name for name in SETTINGS if name in privacy)
+    odd = sorted(set(privacy) - {"none", *SETTINGS})
+    if odd:
+        raise ConfigError(f"--privacy {odd[0]} is none of: none, {', '.join(SETTINGS)}")
     given = dict(_pair(text) for text in settings)
     unit = given.pop("unit", "")
     parameters = {key: _number(f"--set {key}", value) for key, value in given.items()}
@@ -195,18 +205,13 @@ def _job(  # what a person asked for
     strangers = [site for site in wanted if site not in study.sites]
     if strangers:
         raise ConfigError(f"the study lists no site {strangers[0]!r}", hint=f"It lists {', '.join(study.sites)}.")
-    training = study.task.training_for(strategy)
-    return resolve_job(
-        study,
-        strategy,
-        parameters,
-        sites=tuple(site for site in study.sites if site in wanted),
-        seed=seed,
-        privacy=chosen,
-        unit=unit_of(unit, chosen, training) if chosen else Unit.RECORD,
-        epsilon=_number("--epsilon", epsilon),
-        delta=_number("--delta", delta),
-    )
+    terms = {"seed": seed, "epsilon": _number("--epsilon", epsilon), "delta": _number("--delta", delta)}
+    listed = tuple(site for site in study.sites if site in wanted)
+    plain = resolve_job(study, strategy, parameters, sites=listed, privacy=(), unit=Unit.RECORD, **terms)
+    if not chosen:
+        return plain
+    told = unit_of(unit, chosen, plain.task.training)
+    return resolve_job(study, strategy, parameters, sites=listed, privacy=chosen, unit=told, **terms)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -57,6 +57,7 @@ class Run:
       log: The server's own log, which the sites witness; ``None`` in a simulation.
       received: Told of every payload that left a site, as it comes.
       floors: The charter's; ``None`` where FSA1's own are all there are.
+      nodes: Node of each site, where it follows from its key; ``None`` in a simulation.
     """
 
     job: Job
@@ -71,6 +72,7 @@ class Run:
     purpose: str = "training"
     asset: str = "training records"
     floors: Floors | None = None
+    nodes: Mapping[SiteId, int] | None = None
 
     @property
     def fewest(self) -> int:
@@ -134,7 +136,9 @@ def conduct(
     job = run.job
     patient = Timing(deadline=_FIRST_ANSWER * run.timing.deadline)
     watcher.step("calling the roll")
-    roster = call(grid, job.sites, run.invitation, timing=patient, clock=clock, sleep=sleep, floor=run.fewest)
+    roster = call(
+        grid, job.sites, run.invitation, timing=patient, clock=clock, sleep=sleep, floor=run.fewest, expected=run.nodes
+    )
     for site, reason in roster.absent.items():
         watcher.note(f"{site} takes no part: {reason}")
     exchange = Exchange(grid, roster.nodes, run.timing, clock, sleep, received=run.received)

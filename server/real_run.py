@@ -36,7 +36,7 @@ from server.conduct import Conducted, Run, Watcher, begin_transcript, conduct, m
 from server.exchange import Timing
 from server.rounds import Resumed, RoundRecord
 from server.secure import CentralNoise
-from server.superlink import session
+from server.superlink import node_id, session
 from server.witnesses import Witnesses
 from strategies.invitation import Invitation, invite, open_invitation, resolve_invited
 from strategies.job import Job
@@ -118,7 +118,12 @@ class Coordinator:
 
     def begin(self, job: Job, invitation: Invitation) -> RunFolder:
         """Makes the folder of a new run. Raises: ConfigError: It cannot be made."""
-        folder = RunFolder.create(self.path_of(invitation.run))
+        path = self.path_of(invitation.run)
+        if path.exists():
+            raise ConfigError(
+                f"there is a run {invitation.run} already", hint="Choose another --name, or go on: server resume."
+            )
+        folder = RunFolder.create(path)
         folder.path.chmod(0o700)
         folder.write(INVITATION_FILE, invitation.signed(self.folder.identity))
         for version in self.folder.charters:
@@ -178,6 +183,8 @@ class Coordinator:
                 resumed=resumed,
             )
             self._close(folder, job, invitation, done)
+            if done.stopped:
+                self._write_status(folder, job, invitation, "stopped")
         return done
 
     @contextmanager
@@ -210,6 +217,7 @@ class Coordinator:
             invitation.purpose,
             invitation.asset,
             self.folder.charter.floors,
+            {SiteId(site.id): node_id(site.flower) for site in self.folder.charter.sites.values() if site.flower},
         )
 
     def _close(self, folder: RunFolder, job: Job, invitation: Invitation, done: Conducted) -> None:
@@ -242,7 +250,8 @@ class Coordinator:
         except BaseException:
             self._write_status(folder, job, invitation, "interrupted")
             raise
-        self._write_status(folder, job, invitation, "finished")
+        if self.status(invitation.run)["status"] == "running":
+            self._write_status(folder, job, invitation, "finished")
 
     def _write_status(self, folder: RunFolder, job: Job, invitation: Invitation, status: str) -> None:
         told = {

@@ -32,7 +32,15 @@ class Roster:
 
 
 def call(  # the arguments are the whole environment of a pure procedure
-    grid: Grid, sites: Sequence[SiteId], invitation: bytes, *, timing: Timing, clock: Clock, sleep: Sleep, floor: int
+    grid: Grid,
+    sites: Sequence[SiteId],
+    invitation: bytes,
+    *,
+    timing: Timing,
+    clock: Clock,
+    sleep: Sleep,
+    floor: int,
+    expected: Mapping[SiteId, int] | None = None,
 ) -> Roster:
     """Calls the roll: waits for nodes, invites each and hears who it is.
 
@@ -44,6 +52,7 @@ def call(  # the arguments are the whole environment of a pure procedure
       clock: Monotonic seconds.
       sleep: Waits.
       floor: Fewest sites with which the run may go on.
+      expected: Node of each site, where it follows from its key; ``None`` in a simulation: they are believed.
 
     Raises: QuorumError: Fewer than ``floor`` sites answered.
     """
@@ -64,6 +73,9 @@ def call(  # the arguments are the whole environment of a pure procedure
             continue
         if hello.site not in sites:
             continue  # a stranger is nobody's business
+        if expected is not None and expected.get(hello.site) != unnamed[name]:
+            reasons.append(f"another node says that it is {hello.site}")
+            continue
         if hello.n_records == 0:
             empty.add(hello.site)
             continue

@@ -74,12 +74,14 @@ class Collected:
       answered: Survivors, in site order.
       missing: Everyone else with a plain reason.
       still: Regions of the plan that no opened sum moved, by number.
+      asked: Whether any site was; if not, another attempt at the round would ask nobody either.
     """
 
     aggregate: Aggregate | None
     answered: tuple[SiteId, ...]
     missing: Mapping[SiteId, str]
     still: tuple[int, ...] = ()
+    asked: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,7 +237,7 @@ class Driver:
             except BudgetExhaustedError as error:
                 self.stopped = str(error)
                 return found, attempt - 1
-            if not self._is_short(found):
+            if not self._is_short(found) or not found.asked:
                 break
         return found, attempt
 

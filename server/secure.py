@@ -109,6 +109,7 @@ class SecureCollector:
     floors: Floors | None = None
     on_attempt: Callable[[AttemptRecord], None] = lambda _record: None
     _still: dict[int, set[tuple[str, ...]]] = field(default_factory=dict, repr=False)
+    _told: dict[int, int] = field(default_factory=dict, repr=False)
 
     def collect(
         self, arrays: Mapping[str, Vector], tasks: Mapping[SiteId, RoundTask], number: int, attempt: int
@@ -119,18 +120,20 @@ class SecureCollector:
         """
         if self.noise is not None:
             self.noise.ledger.check(self.noise.debits(number, attempt))
+        self._catch_up(number, attempt)
         floors, still = self._floors(len(tasks)), self._still.setdefault(number, set())
         chosen = summed(self.plan, tasks, floors.min_cover, still)
         if not chosen or len(tasks) < floors.min_survivors:
             why = f"no part of the model has the {floors.min_cover} holders that a sum takes"
             if chosen:
-                why = f"{len(tasks)} sites are left to ask, and the noise counts on {floors.min_survivors}"
-            return Collected(None, (), dict.fromkeys(tasks, why), self._at_rest(()))
+                why = f"{len(tasks)} sites are left to ask, and a sum takes {floors.min_survivors}"
+            self._record(AttemptRecord(number, attempt, None, why))
+            return Collected(None, (), dict.fromkeys(tasks, why), self._at_rest(()), asked=False)
         config = self._config(arrays, chosen, floors, tuple(tasks), number, attempt)
         end, reasons = self._run(config, tasks, number)
-        self.on_attempt(AttemptRecord.of(number, attempt, end))
+        self._record(AttemptRecord.of(number, attempt, end))
         if isinstance(end, effects.Aborted):
-            if end.region is not None:
+            if end.region is not None and len(chosen) > 1:  # of a single one, nothing would be left to ask for
                 still.add(chosen[end.region].holders)
             why = f"secure aggregation aborted: {end.reason}"
             missing = {site: reasons.get(site, why) for site in tasks}
@@ -140,6 +143,15 @@ class SecureCollector:
         aggregate = to_aggregate(sums, chosen, self.algorithm.declared, self.plan.layout.size, weights, self.encoding)
         missing = {site: reasons.get(site, "dropped out of the sum") for site in tasks if site not in weights}
         return Collected(aggregate, tuple(weights), missing, self._at_rest([chosen[k] for k in sums]))
+
+    def _catch_up(self, number: int, attempt: int) -> None:
+        """Tells of attempts that were begun before the coordinator ended and was resumed: they count."""
+        for lost in range(self._told.get(number, 0) + 1, attempt):
+            self._record(AttemptRecord(number, lost, None, "the coordinator ended in the middle of it"))
+
+    def _record(self, record: AttemptRecord) -> None:
+        self._told[record.round] = record.attempt
+        self.on_attempt(record)
 
     def _run(
         self, config: coordinator.CoordinatorConfig, tasks: Mapping[SiteId, RoundTask], number: int

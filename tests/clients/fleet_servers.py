@@ -262,7 +262,8 @@ class Flower:
         """The reply to a question, if its head is here; waits for its parts."""
         for head in self.state.get_message_res({question}, self.run):
             if head.has_error():
-                return head
+                failed: Message = head
+                return failed
             contents: dict[str, bytes] = {}
             waiting = [head.metadata.message_id]
             while waiting:

@@ -133,3 +133,11 @@ def test_the_wait_is_bounded_whatever_the_nodes_do(times: list[tuple[float, floa
     with pytest.raises(QuorumError):
         roll.roster()
     assert roll.clock.now <= 2 * (TIMING.deadline + TIMING.longest_poll)
+
+
+def test_where_nodes_follow_from_keys_nobody_answers_in_anothers_name() -> None:
+    roll = Call({7: names("va", 4), 5: names("cleveland", 2), 9: names("cleveland", 1), 3: names("switzerland", 3)})
+    clock, nodes = roll.clock, {SITES[0]: 9, SITES[1]: 5, SITES[2]: 3, SITES[3]: 7}
+    roster = call(roll.grid, SITES, b"", timing=TIMING, clock=clock, sleep=clock.sleep, floor=3, expected=nodes)
+    assert roster.nodes == {SITES[0]: 9, SITES[2]: 3, SITES[3]: 7}
+    assert "another node says that it is cleveland" in roster.absent[SITES[1]]

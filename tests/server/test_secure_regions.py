@@ -225,7 +225,7 @@ def pairs() -> Plan:
 @pytest.mark.parametrize(
     ("plan", "absent", "attempts", "reason"),
     [
-        (pairs(), {}, 0, "no part of the model has the 3 holders that a sum takes"),
+        (pairs(), {}, 1, "no part of the model has the 3 holders that a sum takes"),
         (halves(), {"c": ADVERT, "f": ADVERT}, 1, "no region has enough holders in U1"),
     ],
     ids=["by the plan", "by who answers"],
@@ -242,6 +242,12 @@ def test_where_all_regions_are_weak_nothing_is_opened_and_why_is_said(
     assert len(done.attempts) == attempts
     assert not any(attempt.signed for attempt in done.attempts)
     assert not done.models[0].any()
+
+
+def test_a_round_in_which_nobody_could_be_asked_is_not_tried_again() -> None:
+    done = run(Town(plan=pairs()), rounds=2, retries=2)
+    assert [(record.attempts, record.skipped) for record in done.records] == [(1, True), (1, True)]
+    assert [(attempt.round, attempt.attempt) for attempt in done.attempts] == [(1, 1), (2, 1)]
 
 
 @pytest.fixture
@@ -285,5 +291,5 @@ def test_floors_do_not_fall_below_what_the_noise_counts_on_however_few_are_left(
     few = Town(spent={SiteId("e"): "nothing left", SiteId("f"): "nothing left"})
     (record,) = run(few, rounds=1, retries=0, counted_on=counted_on).records
     assert record.skipped
-    assert set(record.missing.values()) == {"4 sites are left to ask, and the noise counts on 5"}
+    assert set(record.missing.values()) == {"4 sites are left to ask, and a sum takes 5"}
     assert not few.asked

@@ -78,21 +78,43 @@ def collect(town: Town, number: int = 1, attempt: int = 1) -> list[AttemptRecord
     kept: list[AttemptRecord] = []
     tasks = {site: RoundTask(JOB, number, attempt, (0, 0), ARRAYS) for site in SITES}
     found = collector(town, on_attempt=kept.append).collect(ARRAYS, tasks, number, attempt)
-    assert (found.aggregate is None) == (kept[0].signed is None)
+    assert (found.aggregate is None) == (kept[-1].signed is None)
     return kept
 
 
 def test_what_the_sites_signed_is_kept_and_holds() -> None:
-    kept = collect(Town(silent={"d"}), number=3, attempt=2)
+    kept = collect(Town(silent={"d"}), number=3)
     claim = masked_rounds.claim_of(transcript.header(ROSTER) + b"".join(map(transcript.line, kept)))
     (attempt,) = claim["attempts"]
-    assert (attempt["round"], attempt["attempt"], attempt["survivors"]) == (3, 2, ["a", "b", "c"])
+    assert (attempt["round"], attempt["attempt"], attempt["survivors"]) == (3, 1, ["a", "b", "c"])
     assert (claim["job"], claim["cohorts"][0]["sites"]) == (JOB, list(SITES))
 
 
 def test_an_attempt_that_opened_nothing_is_kept_with_its_reason() -> None:
     (kept,) = collect(Town(silent={"c", "d"}))
     assert (kept.signed, kept.reason) == (None, "U1 has fewer than 3 sites")
+
+
+def test_attempts_that_a_crash_cut_off_are_told_of_once_the_round_goes_on() -> None:
+    """The sites paid for them, and a report whose attempts are not numbered from 1 contradicts itself."""
+    *lost, last = collect(Town(), number=3, attempt=3)
+    assert [(record.round, record.attempt, record.signed) for record in lost] == [(3, 1, None), (3, 2, None)]
+    assert {record.reason for record in lost} == {"the coordinator ended in the middle of it"}
+    assert (last.attempt, last.signed is not None) == (3, True)
+    claim = masked_rounds.claim_of(transcript.header(ROSTER) + b"".join(map(transcript.line, [*lost, last])))
+    assert len(claim["attempts"]) == 3
+
+
+def test_a_whole_model_whose_attempt_was_aborted_is_asked_for_again() -> None:
+    kept: list[AttemptRecord] = []
+    town = Town(silent={"c", "d"})
+    one = collector(town, on_attempt=kept.append)
+    for attempt in (1, 2):
+        tasks = {site: RoundTask(JOB, 1, attempt, (0, 0), ARRAYS) for site in SITES}
+        found = one.collect(ARRAYS, tasks, 1, attempt)
+        assert found.asked
+        town.silent.clear()
+    assert [record.signed is not None for record in kept] == [False, True]
 
 
 def test_a_sum_whose_signatures_cannot_be_kept_is_not_used() -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from privacy.audit import canonical, page, pricing, schemas, statement
 from privacy.audit import envelope as dsse
-from privacy.audit.verify import CheckedClaim, Verdict, exit_code, verify
+from privacy.audit.answers import CheckedClaim
+from privacy.audit.verify import Verdict, exit_code, verify
 from privacy.dp.events import FULL_BATCH, GaussianEvent, Relation, Sampling, SamplingType
 from privacy.errors import ConfigError, FederationError, LocalProtocolError, VerificationError
 from tests.privacy.audit import promises, sample
