@@ -46,6 +46,11 @@ class SimulatedMember:
         self._folder = folder
         self._run_id = run_id
 
+    @property
+    def arguments(self) -> tuple[dict[str, str | int | float | bool] | None, str, int]:
+        """What makes an equal one."""
+        return self._config, self._folder, self._run_id
+
     def __call__(self, context: Context, _invitation: bytes) -> Member:
         """Returns who the node is; its gate compares what it is invited to with what it resolved.
 

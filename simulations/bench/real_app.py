@@ -9,6 +9,7 @@ An echo comes back reversed: no store that knows an object by its hash can spare
 
 import json
 import logging
+import os
 import secrets
 import socket as sockets
 import sys
@@ -91,6 +92,8 @@ def take_orders(grid: Grid, context: Context) -> None:
     with sockets.socket(sockets.AF_UNIX) as line:
         line.connect(str(context.run_config["orders"]))
         with line.makefile("rw", encoding="utf-8") as text:
+            text.write(f"{os.getpid()}\n")
+            text.flush()
             for order in text:
                 text.write(json.dumps(carried_out(grid, json.loads(order))) + "\n")
                 text.flush()
@@ -168,11 +171,20 @@ def _trained(grid: Grid, rounds: int, order: Mapping[str, Any]) -> list[float]:
 
 
 class Orders:
-    """The benchmark's end of the ServerApp's line."""
+    """The benchmark's end of the ServerApp's line.
+
+    Attributes:
+      process: The ServerApp's id; nothing but itself ends it.
+    """
 
     def __init__(self, connection: sockets.socket) -> None:
         connection.settimeout(None)
         self._text = connection.makefile("rw", encoding="utf-8")
+        self.process = int(self._text.readline())
+
+    def hang_up(self) -> None:
+        """Closes the line: the ServerApp has nothing more to do."""
+        self._text.close()
 
     def give(self, **order: Any) -> list[float]:
         """Has one order carried out. Raises: TransportError: The ServerApp ended instead."""

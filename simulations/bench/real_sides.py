@@ -22,7 +22,7 @@ from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 from types import FrameType
-from typing import IO, Self
+from typing import Self
 
 from privacy.dp.plan import Unit
 from privacy.errors import TransportError
@@ -117,7 +117,10 @@ class Processes:
         running = self._running[name]
 
         def ended() -> None:
-            status = running.wait(_START)
+            try:
+                status = running.wait(_START)
+            except subprocess.TimeoutExpired:
+                raise TransportError(f"{name} came to no end: {self.last_line(name)}", retryable=False) from None
             del self._running[name]
             if status:
                 raise TransportError(f"{name} ended with {status}: {self.last_line(name)}", retryable=False)
@@ -126,7 +129,7 @@ class Processes:
 
     def stop(self, *names: str) -> None:
         """Ends them: by a signal, and whoever does not go, with all of its session, by a stronger one."""
-        ending = [self._running.pop(name) for name in names]
+        ending = [self._running[name] for name in names]
         for process in ending:
             with suppress(ProcessLookupError):
                 process.terminate()
@@ -137,6 +140,8 @@ class Processes:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        for name in names:
+            del self._running[name]
 
     def check(self) -> None:
         """Checks that all are still there. Raises: TransportError: One has ended."""
@@ -154,7 +159,6 @@ class Processes:
 
     def _popen(self, name: str, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         path = f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}"  # stock Flower starts programs by name
-        log: IO[bytes]
         with self._log(name).open("wb") as log:
             return subprocess.Popen(  # noqa: S603 -- our own command
                 command,
@@ -174,6 +178,16 @@ def _until_listening(processes: Processes, port: int) -> None:
             return
         time.sleep(0.1)
     raise TransportError(f"nobody listens on port {port}", retryable=False)
+
+
+def _see_off(process: int) -> None:
+    """Waits until a process that is not our child has ended, and ends it if that takes too long."""
+    end = time.monotonic() + _END
+    with suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.kill(process, 0)
+            time.sleep(0.05)
+        os.kill(process, signal.SIGKILL)
 
 
 @dataclass
@@ -344,7 +358,12 @@ class Stock:
                 **self._environment,
             )
             with self._accepted(line) as connection:
-                yield Orders(connection)
+                orders = Orders(connection)
+            try:
+                yield orders
+            finally:
+                orders.hang_up()
+                _see_off(orders.process)
 
     def _accepted(self, line: sockets.socket) -> sockets.socket:
         end = time.monotonic() + _START
