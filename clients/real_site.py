@@ -180,9 +180,10 @@ class RealSite:
         site = site_of(job, self.id, loaded.train)
 
         def admits(context: RoundContext) -> None:
-            gate.check_context(invitation, context)
-            if gate.own is not None:
-                gate.own.judge(invitation, job, plans_of(site), context)
+            now = self._gate(self.folder.charter)  # the policy as it is at this START, not at the roll call
+            now.check_context(invitation, context)
+            if now.own is not None:
+                now.own.judge(invitation, job, plans_of(site), context)
 
         secure = SecureSite(
             self.id,

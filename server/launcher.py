@@ -35,6 +35,7 @@ _GRACE = 5.0  # seconds that requests under way have at the end
 _FLUSH = 0.1  # seconds for what was answered to leave
 _HANDSHAKES = 64  # at once; the oldest unfinished one goes
 _KEEP_ALIVE = 60  # seconds without a request
+_LINE = 160  # characters of what a library says
 
 Report = Callable[[str], None]
 
@@ -107,7 +108,7 @@ async def serve(
     clock, limits = time.time, limits or Limits()
     report = _seldom(report, clock)
     for logger in ("flwr", "uvicorn.error"):
-        logging.getLogger(logger).addFilter(_Few())
+        logging.getLogger(logger).addFilter(_Plain(report))
     context, app = tls_context(listener), fleet_app()
     root = read_certificate(listener.root.read_bytes())
     state = ServerState()
@@ -350,12 +351,18 @@ def _seldom(report: Report, clock: Callable[[], float]) -> Report:
     return seldom
 
 
-class _Few(logging.Filter):
-    """Keeps them from doing so through what the libraries log of a request."""
+class _Plain(logging.Filter):
+    """Makes one plain line of what the libraries log of a request, and few of them; what is a bug keeps its trace."""
 
-    def __init__(self) -> None:
+    def __init__(self, report: Report) -> None:
         super().__init__()
-        self._bucket = Bucket(rate=0.1, burst=5)
+        self._report, self._bucket = report, Bucket(rate=0.1, burst=5)
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.ERROR and self._bucket.takes(record.created)
+        if record.levelno < logging.ERROR or not self._bucket.takes(record.created):
+            return False
+        if record.exc_info:
+            return True
+        words = "".join(character if character.isprintable() else " " for character in record.getMessage())
+        self._report(f"{record.name}: {' '.join(words.split())[:_LINE]}")
+        return False

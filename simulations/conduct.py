@@ -11,7 +11,6 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from privacy.store.application import application_digest
 from privacy.store.run_folder import METRICS_FILE, RunFolder
 from server.conduct import Run, begin_transcript, conduct, metrics_line
 from server.exchange import Egress, Sleep, Timing
@@ -19,7 +18,7 @@ from server.roster import Roster
 from server.rounds import RoundRecord
 from server.secure import CentralNoise
 from simulations.accounts import SERVER, Accounts, federation_asset, server_plans
-from simulations.demo_charter import ASSET, PURPOSE, federation_of, pinned
+from simulations.demo_charter import ASSET, PURPOSE, federation_of, pinned, simulated_application
 from simulations.identities import Identities
 from simulations.job import Job
 from simulations.progress import Observer
@@ -106,7 +105,7 @@ def _run(job: Job, folder: RunFolder, accounts: Accounts) -> Run:
         federation=federation_of(job),
         run=accounts.run,
         charter=pinned(folder.path).digest,
-        application=application_digest(),
+        application=simulated_application(),
         study=job.scenario.study.digest,
         purpose=PURPOSE,
         asset=ASSET,

@@ -17,7 +17,7 @@ from privacy.charter.document import MAX_CLIP, MAX_DELTA, MAX_EPSILON, MIN_NOISE
 from privacy.charter.signatures import SignedCharter
 from privacy.keys.signing import SEED_BYTES, SigningKey
 from privacy.secagg.context import MIN_SITES
-from privacy.store.application import application_digest
+from privacy.store.application import SUFFIXES, application_digest
 from privacy.store.run_folder import RunFolder, read_file
 from simulations.identities import COORDINATOR, Identities
 from simulations.job import Job
@@ -27,6 +27,14 @@ from strategies.registry import ALGORITHMS
 ASSET = "training-records"
 PURPOSE = "training"
 _ANY = {"low": "0", "high": "1000000000"}
+
+
+def simulated_application() -> str:
+    """Returns the digest of the application without its policies, which no simulation asks.
+
+    Under ``flwr run``, some processes run from Flower's bundle, which cannot hold them, and others beside it.
+    """
+    return application_digest(suffixes=SUFFIXES - {".cedar", ".cedarschema"})
 
 
 def federation_of(job: Job) -> str:
@@ -85,7 +93,7 @@ def _body(job: Job, identities: Identities, officers: Mapping[str, bytes], now: 
         "sites": sites,
         "officers": [{"name": f"demo {site}", "site": site, "key": _base64(key)} for site, key in officers.items()],
         "revoked": [],
-        "application": application_digest(),
+        "application": simulated_application(),
         "studies": {job.scenario.name: job.scenario.study.digest},
         "strategies": {name: dict.fromkeys((*TRAINING_PARAMETERS, *vars(ALGORITHMS[name]())), _ANY) for name in chosen},
         "assets": {ASSET: {"purposes": [PURPOSE], **weakest}},

@@ -15,10 +15,9 @@ from clients.sites import site_of
 from clients.work import plans_of
 from privacy.errors import ConfigError
 from privacy.store.admissions import Admissions
-from privacy.store.application import application_digest
 from simulations.accounts import Accounts, asset_of
 from simulations.data.datasets import SiteData, load_sites
-from simulations.demo_charter import pinned
+from simulations.demo_charter import pinned, simulated_application
 from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.options import Options
@@ -45,11 +44,6 @@ class SimulatedMember:
         self._config = config
         self._folder = folder
         self._run_id = run_id
-
-    @property
-    def arguments(self) -> tuple[dict[str, str | int | float | bool] | None, str, int]:
-        """What makes an equal one."""
-        return self._config, self._folder, self._run_id
 
     def __call__(self, context: Context, _invitation: bytes) -> Member:
         """Returns who the node is; its gate compares what it is invited to with what it resolved.
@@ -89,7 +83,7 @@ def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> Mem
     gate = Gate(
         site.id,
         pinned(folder),
-        application_digest(),
+        simulated_application(),
         clock=lambda: datetime.now(UTC),
         record=lambda _decision: None,
         unsafe_without_masks=not job.secagg,

@@ -7,17 +7,12 @@ real site does. There are as many residents as cores; each plays the sites that 
 """
 
 import os
-import sys
-from pathlib import Path
 from typing import Any
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from simulations.members import SimulatedMember
-
-_ROOT = str(Path(__file__).parents[1])
-"""Where the code is that this process runs."""
 
 _RESIDENTS: dict[str, Any] = {}
 """Handles by name, kept as long as this worker lives: Ray ends an actor that nobody holds."""
@@ -55,30 +50,10 @@ class Courier(ClientApp):
         number = int(place) % (os.cpu_count() or 1)
         name = f"collegium-{context.run_id}-{number}"
         if name not in _RESIDENTS:
-            options = ray.remote(_actor()).options(name=name, get_if_exists=True, num_cpus=0)
-            _RESIDENTS[name] = options.remote(_ROOT, *self._member_of.arguments)
+            options = ray.remote(Resident).options(name=name, get_if_exists=True, num_cpus=0)
+            _RESIDENTS[name] = options.remote(self._member_of)
         answer: Message = ray.get(_RESIDENTS[name].answer.remote(message, context))
         return answer
-
-
-def _actor() -> type[Any]:
-    """Returns the class of the actors; a local one travels by value, not as a name to be looked up in what is installed.
-
-    Under ``flwr run`` the run's code is a bundle elsewhere, and the sites must run that same code.
-    """
-
-    class Actor:
-        def __init__(self, root: str, *arguments: Any) -> None:
-            sys.path.insert(0, root)
-            from simulations.members import SimulatedMember  # noqa: PLC0415 - not before the path is right
-            from simulations.residents import Resident  # noqa: PLC0415 - as above
-
-            self._resident = Resident(SimulatedMember(*arguments))
-
-        def answer(self, message: Message, context: Context) -> Message:
-            return self._resident.answer(message, context)
-
-    return Actor
 
 
 def _running_ray() -> Any:

@@ -50,18 +50,19 @@ class Sizes:
     Attributes:
       sites: Numbers of sites for phases, growing.
       study_sites: Number of sites of the banks' rounds, at most the largest of ``sites``.
-      turns: How often each side takes its turn; ``phases`` and ``rounds`` are those of one turn.
+      phases: Turns of one phase each.
+      study_turns: Turns of ``rounds`` rounds each.
     """
 
     sites: tuple[int, ...]
     study_sites: int
-    turns: int
     phases: int
+    study_turns: int
     rounds: int
 
 
-FULL = Sizes(sites=(3, 5, 10), study_sites=5, turns=2, phases=3, rounds=2)
-QUICK = Sizes(sites=(3,), study_sites=3, turns=1, phases=1, rounds=1)
+FULL = Sizes(sites=(3, 5, 10), study_sites=5, phases=5, study_turns=2, rounds=2)
+QUICK = Sizes(sites=(3,), study_sites=3, phases=1, study_turns=1, rounds=1)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measures, prints a table, writes the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("bench") / "bench-real.json")
-    parser.add_argument("--quick", action="store_true", help="three sites, one phase: shows that it runs")
+    parser.add_argument("--quick", action="store_true", help="three sites, one phase, one round: shows that it runs")
     chosen = parser.parse_args(arguments)
     sizes = QUICK if chosen.quick else FULL
     with ended_by_signals(), tempfile.TemporaryDirectory(prefix="collegium-bench-") as home:
@@ -152,7 +153,7 @@ def _measured(home: Path, sizes: Sizes) -> Iterator[Row]:
                 ours.add(*new)
                 stock.add(*new)
                 orders.give(nodes=count)
-                yield _phases(ours, lambda: orders.give(echo=PAYLOAD), count, sizes)
+                yield _phases(ours, lambda: orders.give(echo=PAYLOAD), count, sizes.phases)
             sites = banks_of(parties.sites, sizes.study_sites)
             _say(f"a whole round: {len(sites)} banks, {parties.n_parameters} parameters")
             stock.keep(*sites)
@@ -161,26 +162,23 @@ def _measured(home: Path, sizes: Sizes) -> Iterator[Row]:
             yield _rounds(ours, lambda: orders.give(**_training(parties, sizes.rounds)), sizes)
 
 
-def _phases(ours: Ours, stock: Callable[[], list[float]], count: int, sizes: Sizes) -> Row:
+def _phases(ours: Ours, stock: Callable[[], list[float]], count: int, turns: int) -> Row:
     waking: list[float] = []
 
     def our_turn() -> list[float]:
         with ours.asking() as ask:
             waking.append(ask(PAYLOAD))
-            return [ask(PAYLOAD) for _ in range(sizes.phases)]
-
-    def their_turn() -> list[float]:
-        return [seconds for _ in range(sizes.phases) for seconds in stock()]
+            return [ask(PAYLOAD)]
 
     with _load() as load:
-        found = _in_turns(our_turn, their_turn, sizes.turns)
+        found = _in_turns(our_turn, stock, turns)
     bar = PHASE_BAR if count == BARRED else None
     return Row("one phase", count, bar, *found, waking, tuple(load))
 
 
 def _rounds(ours: Ours, stock: Callable[[], list[float]], sizes: Sizes) -> Row:
     with _load() as load:
-        found = _in_turns(lambda: ours.rounds(sizes.rounds), stock, sizes.turns)
+        found = _in_turns(lambda: ours.rounds(sizes.rounds), stock, sizes.study_turns)
     return Row("one round of banks", len(ours.sites), ROUND_BAR, *found, load=tuple(load))
 
 
@@ -219,14 +217,14 @@ def _say(line: str) -> None:
 def show(rows: Sequence[Row], *, quick: bool) -> None:
     """Prints the table."""
     title = "ours beside stock Flower: how many times as long stock takes"
-    table = Table("what", "sites", "ratio", "by turn", "bar", "seconds here", "load", title=title, title_justify="left")
+    table = Table("what", "sites", "ratio", "turns", "bar", "seconds here", "load", title=title, title_justify="left")
     for row in rows:
         holds = "" if quick else (", holds" if row.holds else ", missed")
         table.add_row(
             row.what,
             str(row.sites),
             f"{row.ratio:.1f}",
-            ", ".join(f"{ratio:.1f}" for ratio in row.by_turn),
+            f"{min(row.by_turn):.1f} - {max(row.by_turn):.1f}",
             "-" if row.bar is None else f">= {row.bar:g}{holds}",
             f"{median(row.ours):.2f} : {median(row.stock):.1f}",
             " - ".join(f"{load:.1f}" for load in row.load),

@@ -1,0 +1,198 @@
+"""A site's own judge: facts from its own ledger, settings and clock, whatever the invitation says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from clients.gate import PolicyRefusalError
+from clients.judge import SiteJudge
+from privacy.dp.filters import Filter
+from privacy.dp.plan import PrivacyPlan, RecordPlan, SitePlan, Unit
+from privacy.errors import PrivacyError
+from privacy.policy.engine import Request, Verdict
+from privacy.policy.floor import FloorRefusalError
+from privacy.policy.requests import MOST
+from privacy.store.budgets import Debit
+from privacy.store.ledger import Ledger
+from strategies.job import Job
+from strategies.task import SiteId
+from tests.clients.invited import Parties
+from tests.federation import ASSET, Federation
+
+N_UNITS = 40
+MOMENT = datetime(2027, 3, 1, 23, 30, tzinfo=UTC)
+
+
+@dataclass
+class Policy:
+    """Notes what it is asked; refuses if told to."""
+
+    verdict: Verdict = field(default_factory=lambda: Verdict(True, ("yes",), "ab" * 32))
+    digest: str = "ab" * 32
+    asked: list[Request] = field(default_factory=list)
+
+    def decide(self, request: Request) -> Verdict:
+        self.asked.append(request)
+        return self.verdict
+
+
+@dataclass
+class Scene:
+    parties: Parties
+    ledger: Ledger
+    policy: Policy = field(default_factory=Policy)
+
+    def judge(self, job: Job, plans: Sequence[PrivacyPlan] | None = None, **changes: Any) -> None:
+        settings = self.parties.federation.folders["alba"].settings
+        judge = SiteJudge(self.parties.federation.charter, self.policy, settings.assets, self.ledger, lambda: MOMENT)
+        assert judge.digest == self.policy.digest
+        judge.judge(self.parties.invitation(job, **changes), job, plan(job) if plans is None else plans)
+
+    @property
+    def context(self) -> dict[str, Any]:
+        return dict(self.policy.asked[-1].context)
+
+
+def plan(job: Job) -> list[RecordPlan]:
+    made = job.record_plan(SiteId("alba"), N_UNITS)
+    return [] if made is None else [made]
+
+
+@pytest.fixture
+def scene(parties: Parties) -> Scene:
+    return Scene(parties, parties.federation.folders["alba"].ledger())
+
+
+@pytest.fixture(scope="module")
+def unprotected(founded: Federation) -> Scene:
+    """For questions that change nothing."""
+    return Scene(Parties(founded), founded.folders["alba"].ledger())
+
+
+def test_the_policy_is_asked_with_what_the_site_knows(scene: Scene) -> None:
+    job = scene.parties.job("record", retries="2")
+    scene.judge(job)
+    (request,) = scene.policy.asked
+    (priced,) = plan(job)
+    assert (request.principal, request.action, request.resource) == (("Coordinator", "hub"), "train", ("Asset", ASSET))
+    assert request.attributes == {
+        "sensitivity": "special-category", "purposes": ("training",), "epsilon_cap_milli": 4000
+    }  # fmt: skip
+    milli = scene.context
+    assert (milli["cohort"], milli["survivors"], milli["threshold"], milli["cover"]) == (4, 3, 3, 3)
+    assert (milli["rounds"], milli["secagg"], milli["settings"]) == (5, True, ("record",))
+    assert (milli["epsilon_milli"], milli["delta_exponent"]) == (1000, 3)
+    assert milli["noise_milli"] == int(priced.noise_multiplier * 1000)
+    assert milli["clip_milli"] == 1000
+    assert milli["minute"] == 23 * 60 + 30
+    assert {milli[name] for name in ("study", "application")} == {
+        scene.parties.federation.study.digest, scene.parties.federation.charter.application
+    }  # fmt: skip
+
+
+def test_an_asset_that_has_cost_something_costs_more_after_this_run(scene: Scene) -> None:
+    job = scene.parties.job("record")
+    (priced,) = plan(job)
+    scene.judge(job)
+    before = scene.context["epsilon_after_milli"]
+    assert before <= 1000 + 1, "one run alone costs what it is calibrated for"
+    pay(scene.ledger, priced, "earlier")
+    scene.judge(job)
+    assert before < scene.context["epsilon_after_milli"] < 2 * before
+    pay(scene.ledger, priced, "first")
+    after = scene.context["epsilon_after_milli"]
+    scene.judge(job)
+    assert scene.context["epsilon_after_milli"] == after, "what this run paid already is in its price"
+
+
+def pay(ledger: Ledger, plan: RecordPlan, run: str) -> None:
+    debit = Debit(ASSET, 1, 1, plan.event(plan.max_executions), limit=plan.max_executions, run=run, claim=plan.claim)
+    ledger.release(ledger.reserve([debit]))
+
+
+def test_what_the_run_could_cost_with_all_its_retries_must_fit(scene: Scene) -> None:
+    job = scene.parties.job("record", epsilon=Decimal(2))
+    (priced,) = plan(job)
+    with scene.ledger.reading() as books:
+        budget = books.asset(ASSET).budgets[priced.claim]
+    assert isinstance(budget, Filter)
+    whole = priced.event(priced.max_executions)
+    fits = int(budget.limit / budget.cost(whole))
+    assert fits > 1
+    for run in range(fits):
+        scene.judge(job)
+        pay(scene.ledger, priced, f"earlier-{run}")
+    with pytest.raises(PrivacyError, match="what is left of the budget"):
+        scene.judge(job)
+    scene.judge(scene.parties.job("record", epsilon=Decimal("0.1"), strategy="fedprox"), plan(small(scene)))
+
+
+def small(scene: Scene) -> Job:
+    return scene.parties.job("record", epsilon=Decimal("0.1"), strategy="fedprox")
+
+
+def test_a_refusal_of_the_policy_names_its_rules(unprotected: Scene) -> None:
+    refusing = replace(unprotected, policy=Policy(Verdict(False, ("small-cohort", "day-time"), "ab" * 32)))
+    with pytest.raises(PolicyRefusalError, match="small-cohort, day-time") as caught:
+        refusing.judge(refusing.parties.job("record"))
+    assert caught.value.rules == ("small-cohort", "day-time")
+
+
+def test_the_floor_holds_whatever_a_policy_would_allow(unprotected: Scene) -> None:
+    scene = replace(unprotected, policy=Policy())
+    job = scene.parties.job("record")
+    weak = scene.parties.job("site", unit=Unit.SITE)
+    assert isinstance(weak.sum_plan, SitePlan)
+    vars(weak)["sum_plan"] = replace(weak.sum_plan, noise_multiplier=Decimal("0.05"))
+    with pytest.raises(FloorRefusalError, match="noise"):
+        scene.judge(weak)
+    with pytest.raises(FloorRefusalError, match="masks"):
+        scene.judge(replace(job, secagg=False))
+    assert scene.policy.asked == []
+
+
+@pytest.mark.parametrize("changes", [{"asset": "lungs"}, {"purpose": "marketing"}], ids=str)
+def test_what_the_site_does_not_lend_is_refused_before_anybody_is_asked(
+    changes: dict[str, Any], unprotected: Scene
+) -> None:
+    scene = replace(unprotected, policy=Policy())
+    with pytest.raises(PrivacyError, match="this site has no asset"):
+        scene.judge(scene.parties.job(), **changes)
+    assert scene.policy.asked == []
+
+
+def test_no_privacy_is_told_as_none(unprotected: Scene) -> None:
+    scene = replace(unprotected, policy=Policy())
+    scene.judge(scene.parties.job())
+    told = scene.context
+    assert (told["settings"], told["epsilon_milli"], told["epsilon_after_milli"]) == ((), MOST, MOST)
+    assert (told["noise_milli"], told["delta_exponent"]) == (0, 0)
+
+
+def test_noise_of_the_server_is_told_and_costs_this_site_nothing(unprotected: Scene) -> None:
+    scene = replace(unprotected, policy=Policy())
+    scene.judge(scene.parties.job("site", unit=Unit.SITE))
+    told = scene.context
+    assert (told["settings"], told["epsilon_milli"], told["epsilon_after_milli"]) == (("site",), 1000, 1000)
+
+
+def test_of_two_settings_the_weakest_of_each_number_is_told(unprotected: Scene) -> None:
+    scene = replace(unprotected, policy=Policy())
+    job = scene.parties.job("record", "site", unit=Unit.SITE)
+    scene.judge(job)
+    (own,) = plan(job)
+    assert job.sum_plan is not None
+    assert scene.context["settings"] == ("record", "site")
+    least = min(own.noise_multiplier, job.sum_plan.noise_multiplier)
+    assert scene.context["noise_milli"] == int(least * 1000)
+
+
+def test_a_run_under_a_claim_without_a_budget_is_refused(unprotected: Scene) -> None:
+    job = unprotected.parties.job("distributed")
+    assert isinstance(job.sum_plan, PrivacyPlan)
+    with pytest.raises(PrivacyError, match="no budget of hearts for the claim record-distributed"):
+        unprotected.judge(job, [job.sum_plan])
