@@ -1,6 +1,6 @@
 """Who takes part: maps the federation's sites to Flower's nodes, once, before the first round."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.serverapp import Grid
@@ -61,30 +61,13 @@ def call(  # the arguments are the whole environment of a pure procedure
     unnamed = {SiteId(f"node {node_id}"): node_id for node_id in node_ids}
     exchange = Exchange(grid, unnamed, timing, clock, sleep)
     answers = exchange.ask(HELLO, dict.fromkeys(unnamed, invitation), group="0")
-    nodes: dict[SiteId, int] = {}
-    said: dict[SiteId, Hello] = {}
     reasons = list(answers.missing.values())
-    empty: set[SiteId] = set()
-    for name, payload in answers.payloads.items():
-        try:
-            hello = Hello.decode(payload)
-        except RemoteProtocolError as error:
-            reasons.append(str(error))
-            continue
-        if hello.site not in sites:
-            continue  # a stranger is nobody's business
-        if expected is not None and expected.get(hello.site) != unnamed[name]:
-            reasons.append(f"another node says that it is {hello.site}")
-            continue
-        if hello.n_records == 0:
-            empty.add(hello.site)
-            continue
-        if hello.site in nodes:
-            raise QuorumError(f"two nodes say that they are {hello.site}")
-        nodes[hello.site], said[hello.site] = unnamed[name], hello
+    said = dict(_heard(answers.payloads, unnamed, reasons, expected))
+    nodes = _nodes({name: hello for name, hello in said.items() if hello.site in sites and hello.n_records}, unnamed)
+    heard = {hello.site: hello for hello in sorted(said.values(), key=lambda hello: hello.n_records)}
     present = [site for site in sites if site in nodes]
     why = "; ".join(sorted(set(reasons))) or "it did not answer the roll call"
-    absent = {site: "it has no records" if site in empty else why for site in sites if site not in nodes}
+    absent = {site: "it has no records" if site in heard else why for site in sites if site not in nodes}
     if len(present) < floor:
         raise QuorumError(
             f"{len(present)} of {len(sites)} sites answered the roll call, at least {floor} are needed",
@@ -92,11 +75,40 @@ def call(  # the arguments are the whole environment of a pure procedure
         )
     return Roster(
         {site: nodes[site] for site in present},
-        {site: said[site].n_records for site in present},
+        {site: heard[site].n_records for site in present},
         absent,
-        {site: said[site].seen for site in present},
+        {site: heard[site].seen for site in present},
         {site: tuple(exchange.manifest[SiteId(f"node {nodes[site]}")]) for site in present},
     )
+
+
+def _heard(
+    payloads: Mapping[SiteId, bytes],
+    unnamed: Mapping[SiteId, int],
+    reasons: list[str],
+    expected: Mapping[SiteId, int] | None,
+) -> Iterator[tuple[SiteId, Hello]]:
+    """Yields what each node says of itself, by the node's name; what is wrong with the others goes to ``reasons``."""
+    for name, payload in payloads.items():
+        try:
+            hello = Hello.decode(payload)
+        except RemoteProtocolError as error:
+            reasons.append(str(error))
+            continue
+        if expected is not None and expected.get(hello.site) != unnamed[name]:
+            reasons.append(f"another node says that it is {hello.site}")
+            continue
+        yield name, hello
+
+
+def _nodes(said: Mapping[SiteId, Hello], unnamed: Mapping[SiteId, int]) -> dict[SiteId, int]:
+    """Returns the node of each site. Raises: QuorumError: Two nodes say that they are the same one."""
+    nodes: dict[SiteId, int] = {}
+    for name, hello in said.items():
+        if hello.site in nodes:
+            raise QuorumError(f"two nodes say that they are {hello.site}")
+        nodes[hello.site] = unnamed[name]
+    return nodes
 
 
 def _wait_for_nodes(grid: Grid, expected: int, timing: Timing, clock: Clock, sleep: Sleep) -> list[int]:
