@@ -74,7 +74,7 @@ def test_every_option_that_the_readme_names_exists() -> None:
             check=True,
             env={**os.environ, "COLUMNS": "200", "TERM": "dumb"},
         ).stdout
-        for command in ("simulate", "verify", "plan", "site ledger")
+        for command in ("simulate", "scenarios", "verify", "plan", "site ledger")
     )
     assert not [option for option in named if option not in helps]
 
