@@ -7,6 +7,7 @@ import logging
 import secrets
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.app import build
 from privacy.errors import ConfigError, LocalProtocolError
+from server.exchange import Sleep
 from simulations.faults import with_fault
 from simulations.harness import Experiment, Interrupted
 from simulations.job import Job
@@ -41,7 +43,8 @@ def run_local(prepare: Prepare) -> Outcome:
         apps[place + 1] = _faulty(build(fixed_member(member)), job, site)
     grid = LocalGrid(apps, run_id=run_id, node_configs={place: {} for place in apps})
     try:
-        return experiment.run(grid)
+        with interruptible() as sleep:
+            return experiment.run(grid, sleep=sleep)
     finally:
         grid.close()
 
@@ -94,6 +97,34 @@ def _signals(event: threading.Event) -> Iterator[None]:
     previous = {number: signal.signal(number, lambda *_: event.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[Sleep]:
+    """Makes SIGINT and SIGTERM interrupt the block, surely: the wait that it lends raises what was swallowed before.
+
+    A signal may come while a finaliser runs; Python then prints the KeyboardInterrupt and goes on.
+    """
+    told = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        if told.is_set():
+            raise KeyboardInterrupt
+        time.sleep(seconds)
+
+    def interrupt(_signal: int, _frame: object) -> None:
+        told.set()
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield sleep  # signals reach the main thread only
+        return
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield sleep
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

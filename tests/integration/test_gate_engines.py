@@ -1,4 +1,4 @@
-"""A strategy that the charter does not list is refused by the sites on Ray and in `flwr run` as in one process."""
+"""A strategy that the charter does not list is refused by the sites on Ray and in `flwr run` as in one process (soak)."""
 
 import json
 import os
@@ -28,6 +28,7 @@ def nothing_was_made(folder: Path) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.soak
 def test_ray_refuses(scenario: Path, tmp_path: Path) -> None:
     options = [part for key, value in JOB.items() for part in (f"--{key}", str(value))]
     done = subprocess.run(
@@ -40,6 +41,7 @@ def test_ray_refuses(scenario: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.soak
 def test_flwr_run_refuses(scenario: Path, app: tuple[Path, dict[str, str]], tmp_path: Path) -> None:  # noqa: F811 - as above
     folder, environment = app
     run_config = {**JOB, "scenario": str(scenario), "out": str(tmp_path / "run")}

@@ -1,5 +1,6 @@
 """`collegium simulate` as a person meets it: results, files, refusals, interruptions."""
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 
 from privacy.audit import schemas
 from privacy.store.ledger import Ledger
+from simulations.engines import interruptible
 from simulations.scenario import names
 
 SITES = ("cleveland", "hungarian", "switzerland", "va")
@@ -238,6 +240,16 @@ def test_an_interrupted_run_says_so_and_keeps_what_was_spent(number: signal.Sign
     spent = paid(tmp_path / "run", "va")
     assert spent >= 1
     assert status["spent-va-record"]["executions"] <= spent
+
+
+def test_an_interrupt_that_something_swallowed_comes_again_at_the_next_wait() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interruptible() as sleep:
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            sleep(0.0)
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_nothing_phones_home(tmp_path: Path) -> None:
