@@ -70,7 +70,7 @@ def test_a_site_that_is_paused_sends_nothing_and_the_others_go_on(works: Works) 
     folder = str(works.federation.folders[PAUSED].path)
     assert works.collegium("site", "pause", folder, log="pause").wait() == 0
     works.agents[PAUSED].says("paused: this site answers nothing")
-    assert works.run("without", "fedavg", "--set", "rounds=1", deadline=2).wait() == 0
+    assert works.run("without", "fedavg", "--set", "rounds=1", deadline=3).wait() == 0
     assert [one["answered"] for one in works.rounds("without")] == [[site for site in SITES if site != PAUSED]]
     assert not works.folder("without", PAUSED).exists()
     assert works.collegium("site", "pause", folder, "--resume", log="pause").wait() == 0
