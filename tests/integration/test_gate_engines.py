@@ -1,4 +1,4 @@
-"""A strategy that the charter does not list is refused on Ray and in `flwr run` as in one process; run by `make soak`."""
+"""A strategy that the charter does not list is refused on Ray and in `flwr run` as in one process (`make soak`)."""
 
 import json
 import os
