@@ -99,5 +99,5 @@ def test_a_certificate_that_the_next_charter_takes_back_is_refused_at_once(works
     assert "the charter in force at the server does not list this site's certificate" in agent.text
     again = works.start_agent(REVOKED)
     assert again.wait(30) == 2
-    assert "connected" not in again.text
+    assert "connected as node" not in again.text
     assert works.agents[PAUSED].process.is_alive()
