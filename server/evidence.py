@@ -171,10 +171,12 @@ def _told_by_server(run: RealRun, charter: Charter, signer: Mapping[str, str]) -
     job = run.job
     model = {"id": "model.digest", "kind": "attested", "file": MODEL_FILE, "sha256": sha256(run.model).hexdigest()}
     return {
-        "schema": "collegium/report/v1",
+        "schema": "collegium/privacy-audit/v1",
         "tool": {"name": "collegium", "version": privacy.__version__},
         "run": _run(run),
         "signer": dict(signer),
+        "cosigners": [],
+        "audited": None,
         "protections": {
             "secagg": job.secagg,
             "record_dp": job.record_privacy,

@@ -1,4 +1,4 @@
-"""The body of the signed report (``report-v1.json``): claims, their limits, and what they rest on."""
+"""The body of the signed report (``privacy-audit-v1.json``): claims, their limits, and what they rest on."""
 
 import math
 from collections.abc import Mapping
@@ -44,10 +44,12 @@ def predicate(
             {"id": "secagg.egress", "kind": "asserted", "unmasked_arrays": 0},
         ]
     return {
-        "schema": "collegium/report/v1",
+        "schema": "collegium/privacy-audit/v1",
         "tool": {"name": "collegium", "version": privacy.__version__},
         "run": _run(outcome),
         "signer": dict(signer),
+        "cosigners": [],
+        "audited": None,
         "protections": outcome.protections,
         "claims": claims,
         "utility": _utility(outcome),

@@ -17,7 +17,7 @@ def sign(predicate: dict[str, Any], model_sha256: str, key: signing.SigningKey) 
     """Checks, signs and returns the bytes of ``report.dsse.json``.
 
     Args:
-      predicate: Fits ``schemas/report-v1.json``; its ``signer`` is ``signer_entry(key)``.
+      predicate: Fits ``schemas/privacy-audit-v1.json``; its ``signer`` is ``signer_entry(key)``.
       model_sha256: Of the model file that was written, 64 hex digits.
       key: The run's, or the server's.
 

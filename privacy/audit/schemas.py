@@ -12,7 +12,7 @@ from jsonschema.exceptions import best_match
 from privacy.errors import ConfigError
 
 NAMES = (
-    "report-v1",
+    "privacy-audit-v1",
     "verify-v1",
     "simulate-v1",
     "metrics-v1",

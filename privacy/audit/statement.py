@@ -7,7 +7,7 @@ from privacy.audit import canonical, envelope, schemas
 from privacy.errors import ConfigError
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
-PREDICATE_TYPE = "https://collegium.example/report/v1"
+PREDICATE_TYPE = "https://collegium.example/privacy-audit/v1"
 
 EPSILON_CLAIMS = {
     "record_dp": "privacy.epsilon",
@@ -24,7 +24,7 @@ class Statement:
     Attributes:
       subject_name: The model's file name.
       subject_sha256: Its SHA-256, hex.
-      predicate: Fits ``schemas/report-v1.json``.
+      predicate: Fits ``schemas/privacy-audit-v1.json``.
     """
 
     subject_name: str
@@ -56,12 +56,12 @@ def encode(predicate: dict[str, Any], model_sha256: str) -> bytes:
     """Builds the statement and returns its canonical bytes, the payload to sign.
 
     Args:
-      predicate: Fits ``schemas/report-v1.json``.
+      predicate: Fits ``schemas/privacy-audit-v1.json``.
       model_sha256: Of the model file that was written, 64 hex digits.
 
     Raises: ConfigError: The predicate does not fit its schema.
     """
-    schemas.check("report-v1", predicate)
+    schemas.check("privacy-audit-v1", predicate)
     name = next(claim["file"] for claim in predicate["claims"] if claim["id"] == "model.digest")
     return canonical.dumps(
         {
@@ -87,7 +87,7 @@ def decode(payload: bytes) -> Statement:
             hint="Use the version of collegium that wrote it, or a newer one.",
         )
     name, sha256 = _subject(body["subject"])
-    schemas.check("report-v1", body["predicate"])
+    schemas.check("privacy-audit-v1", body["predicate"])
     return Statement(name, sha256, body["predicate"])
 
 

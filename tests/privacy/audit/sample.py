@@ -114,7 +114,7 @@ def utility() -> dict[str, Any]:
 
 def predicate() -> dict[str, Any]:
     return {
-        "schema": "collegium/report/v1",
+        "schema": "collegium/privacy-audit/v1",
         "tool": {"name": "collegium", "version": __version__},
         "run": {
             "id": "20261122-140305-42",
@@ -132,6 +132,8 @@ def predicate() -> dict[str, Any]:
             "finished": "2026-11-22T14:03:19Z",
         },
         "signer": report.signer_entry(KEY),
+        "cosigners": [],
+        "audited": None,
         "protections": {"secagg": False, "record_dp": True, "site_dp": False, "distributed_dp": False, "tls": False},
         "claims": [
             {

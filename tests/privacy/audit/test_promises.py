@@ -281,8 +281,8 @@ MISPLACED: dict[str, Edit] = {
 def test_a_claim_has_what_belongs_to_its_placement(edit: Edit) -> None:
     body = promises.predicate()
     edit(body)
-    with pytest.raises(ConfigError, match="report-v1: at claims"):
-        schemas.check("report-v1", body)
+    with pytest.raises(ConfigError, match="privacy-audit-v1: at claims"):
+        schemas.check("privacy-audit-v1", body)
 
 
 @pytest.mark.parametrize("unit", ["record", "patient"])

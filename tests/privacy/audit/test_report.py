@@ -263,14 +263,14 @@ def test_another_signer_than_the_named_one_does_not_sign() -> None:
 def test_a_predicate_outside_its_schema_is_not_signed() -> None:
     body = sample.predicate()
     body["surprise"] = 1
-    with pytest.raises(ConfigError, match="report-v1"):
+    with pytest.raises(ConfigError, match="privacy-audit-v1"):
         report.sign(body, sample.MODEL_SHA256, sample.KEY)
 
 
 def test_the_statement_is_in_toto_s() -> None:
     decoded = canonical.loads(envelope.decode(sample.signed()).payload, what="the statement")
     assert decoded["_type"] == "https://in-toto.io/Statement/v1"
-    assert decoded["predicateType"] == "https://collegium.example/report/v1"
+    assert decoded["predicateType"] == "https://collegium.example/privacy-audit/v1"
     assert decoded["subject"] == [{"name": "model.safetensors", "digest": {"sha256": sample.MODEL_SHA256}}]
 
 

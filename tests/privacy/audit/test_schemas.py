@@ -60,7 +60,7 @@ BODIES = {
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
 def test_the_sample_reports_fit(body: dict[str, Any]) -> None:
-    schemas.check("report-v1", body)
+    schemas.check("privacy-audit-v1", body)
 
 
 def paths(value: Any, here: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
@@ -94,7 +94,7 @@ def test_every_field_of_a_report_is_required(path: tuple[str | int, ...]) -> Non
     body = short()
     del at(body, path[:-1])[path[-1]]
     with pytest.raises(ConfigError):
-        schemas.check("report-v1", body)
+        schemas.check("privacy-audit-v1", body)
 
 
 def test_no_part_of_a_report_admits_another_field() -> None:
@@ -103,7 +103,7 @@ def test_no_part_of_a_report_admits_another_field() -> None:
         body = short()
         at(body, path)["surprise"] = 1
         with pytest.raises(ConfigError):
-            schemas.check("report-v1", body)
+            schemas.check("privacy-audit-v1", body)
 
 
 @pytest.mark.parametrize("wrong", [1.5, ""], ids=str)
@@ -112,7 +112,7 @@ def test_every_field_of_a_report_has_a_type(wrong: Any) -> None:
         body = short()
         at(body, path[:-1])[path[-1]] = wrong
         with pytest.raises(ConfigError):
-            schemas.check("report-v1", body)
+            schemas.check("privacy-audit-v1", body)
 
 
 def numbered(found: dict[str, Any]) -> dict[str, Any]:
@@ -129,22 +129,22 @@ BOUNDS: dict[str | int, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["report-v1", "simulate-v1"])
+@pytest.mark.parametrize("name", ["privacy-audit-v1", "simulate-v1"])
 def test_every_field_about_sub_models_is_required_typed_and_closed(name: str) -> None:
     def fits(found: Any) -> bool:
-        body = {**parted.predicate(), "submodels": found} if name == "report-v1" else {**SIMULATION, "submodels": found}
+        body = {**parted.predicate(), "submodels": found} if name == "privacy-audit-v1" else {**SIMULATION, "submodels": found}
         try:
             schemas.check(name, body)
         except ConfigError:
             return False
         return True
 
-    whole = parted.submodels() if name == "report-v1" else numbered(parted.submodels())
+    whole = parted.submodels() if name == "privacy-audit-v1" else numbered(parted.submodels())
     assert fits(whole)
     assert fits(None)
     for path in paths(whole):
         wrong: list[Any] = [1.5, True, {}]
-        if name == "report-v1" and path[-1] in BOUNDS:
+        if name == "privacy-audit-v1" and path[-1] in BOUNDS:
             wrong.append(BOUNDS[path[-1]])
         for value in wrong:
             changed = copy.deepcopy(whole)
@@ -164,14 +164,14 @@ def test_only_plain_decimals_are_numbers(number: str) -> None:
     body = sample.predicate()
     body["claims"][1]["delta"] = number
     with pytest.raises(ConfigError, match="claims/1/delta"):
-        schemas.check("report-v1", body)
+        schemas.check("privacy-audit-v1", body)
 
 
 def test_an_error_is_one_short_line_that_says_where() -> None:
     body = sample.predicate()
     body["utility"]["sites"][2]["home"] = "x" * 10_000
     with pytest.raises(ConfigError, match="utility/sites/2/home") as caught:
-        schemas.check("report-v1", body)
+        schemas.check("privacy-audit-v1", body)
     assert len(str(caught.value)) < 350
     assert "\n" not in str(caught.value)
 
@@ -181,7 +181,7 @@ def test_a_claim_is_made_once() -> None:
         body = masked.predicate(private=True)
         body["claims"][place - 1] = body["claims"][place]
         with pytest.raises(ConfigError):
-            schemas.check("report-v1", body)
+            schemas.check("privacy-audit-v1", body)
 
 
 LINES = [json.loads(line) for line in masked.signed_rounds().splitlines()]
