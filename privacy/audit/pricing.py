@@ -10,7 +10,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from privacy.dp.accounting import Accountant, epsilon
+from privacy.dp.accounting import Accountant, curve, epsilon
 from privacy.dp.events import (
     FULL_BATCH,
     Arithmetic,
@@ -85,6 +85,35 @@ def is_exact(events: Iterable[Event]) -> bool:
 def events_of(entry: dict[str, Any]) -> tuple[Event, ...]:
     """Returns the events of a claim's holder or of its ``lifetime``; raises UnsupportedEventError if one cannot be."""
     return merged([event_from_json(event) for event in entry["events"]])
+
+
+def highest(claim: dict[str, Any], delta: Decimal, relation: Relation = Relation.REPLACE_SPECIAL) -> float:
+    """Prices the events of one of the ``privacy.epsilon`` claims at another delta, or under another relation.
+
+    Returns: The largest price of a holder.
+    Raises: UnsupportedEventError: Something cannot be priced.
+    """
+    prices = []
+    for entry in claim["sites"]:
+        events = events_of(entry)
+        _check_strength(entry["site"], events, delta)
+        prices.append(_price(events, delta, relation, claim["accountant"]))
+    if None in prices:
+        raise UnsupportedEventError("events without a price")
+    return max(price for price in prices if price is not None)
+
+
+def at_deltas(
+    holder: str, events: tuple[Event, ...], deltas: tuple[Decimal, ...], accountant: Accountant
+) -> tuple[float, ...]:
+    """Prices events at each of several deltas, under the relation of the claims.
+
+    Raises: UnsupportedEventError: They cannot be priced in reasonable time and memory, or not by this accountant.
+    """
+    _check_strength(holder, events, min(deltas))
+    _check_range(events)
+    with _guarded():
+        return curve(events, deltas, accountant)
 
 
 def executions_left(lifetime: dict[str, Any], event: Event) -> int:
@@ -170,11 +199,7 @@ def _hypothetical(claim: dict[str, Any]) -> Iterator[str]:
 
 def _price(events: Sequence[Event], delta: Decimal, relation: Relation, accountant: Accountant) -> float | None:
     """Returns the price, or nothing where the accountant has none for such events under this relation."""
-    gaussian = [event for event in events if isinstance(event, GaussianEvent)]
-    if any(not _LEAST_NOISE <= event.noise_multiplier <= _MOST_NOISE for event in gaussian):
-        raise _TooMuchError(f"noise outside {_LEAST_NOISE} to {_MOST_NOISE} times the clip is not priced")
-    if any(event.group > _LARGEST_GROUP and event.sampling.type is not SamplingType.FULL for event in gaussian):
-        raise _TooMuchError(f"groups of more than {_LARGEST_GROUP} in Poisson batches are not priced")
+    _check_range(events)
     try:
         with _guarded():
             return epsilon(events, delta, relation, accountant)
@@ -182,6 +207,14 @@ def _price(events: Sequence[Event], delta: Decimal, relation: Relation, accounta
         raise
     except UnsupportedEventError:
         return None
+
+
+def _check_range(events: Sequence[Event]) -> None:
+    gaussian = [event for event in events if isinstance(event, GaussianEvent)]
+    if any(not _LEAST_NOISE <= event.noise_multiplier <= _MOST_NOISE for event in gaussian):
+        raise _TooMuchError(f"noise outside {_LEAST_NOISE} to {_MOST_NOISE} times the clip is not priced")
+    if any(event.group > _LARGEST_GROUP and event.sampling.type is not SamplingType.FULL for event in gaussian):
+        raise _TooMuchError(f"groups of more than {_LARGEST_GROUP} in Poisson batches are not priced")
 
 
 def _check_strength(holder: str, events: Sequence[Event], delta: Decimal) -> None:

@@ -46,11 +46,53 @@ def epsilon(events: Sequence[Event], delta: Decimal, relation: Relation, account
     Raises: UnsupportedEventError: The accountant does not price an event under this relation.
     See: Doroshenko et al., "Connect the Dots", PoPETs 2022 (PLD); Mironov, CSF 2017 (RDP).
     """
+    _check_delta(delta)
+    return _epsilon(_without_arithmetic(events), delta, relation, accountant)
+
+
+def _check_delta(delta: Decimal) -> None:
     if not (delta.is_finite() and 0 < delta < 1):
         raise UnsupportedEventError(f"delta {delta} is not between 0 and 1")
-    # How noise was drawn has no price.
+
+
+def _without_arithmetic(events: Sequence[Event]) -> tuple[Event, ...]:
+    """How noise was drawn has no price."""
     plain = [replace(one, arithmetic=Arithmetic.FLOAT) if isinstance(one, GaussianEvent) else one for one in events]
-    return _epsilon(merged(plain), delta, relation, accountant)
+    return merged(plain)
+
+
+@lru_cache(maxsize=64)
+def curve(events: tuple[Event, ...], deltas: tuple[Decimal, ...], accountant: Accountant) -> tuple[float, ...]:
+    """Computes the epsilon that the events cost at each of several deltas, under zero-out, for the price of one.
+
+    Args:
+      events: As for ``epsilon``; at least one.
+      deltas: Each between 0 and 1.
+      accountant: As for ``epsilon``. Instead of PLD, full batches alone are priced in closed form, which it approaches.
+
+    Raises: UnsupportedEventError: The accountant does not price an event.
+    """
+    for delta in deltas:
+        _check_delta(delta)
+    plain, relation = _without_arithmetic(events), Relation.REPLACE_SPECIAL
+    if accountant == "RDP":
+        orders = _orders(plain)
+        spent = divergences(plain, orders, relation)
+        return tuple(float(rdp.compute_epsilon(orders, spent, float(delta))[0]) for delta in deltas)
+    full = [full_batch_rate(one) for one in plain if isinstance(one, GaussianEvent) and _is_full(one)]
+    if len(full) == len(plain):
+        multiplier = 1 / math.sqrt(sum(full))
+        return tuple(float(dp_accounting.get_epsilon_gaussian(multiplier, float(delta))) for delta in deltas)
+    counter = _composed(plain, relation)
+    return tuple(float(counter.get_epsilon(float(delta))) for delta in deltas)
+
+
+def _is_full(event: GaussianEvent) -> bool:
+    return event.sampling.type is SamplingType.FULL
+
+
+def _orders(events: Sequence[Event]) -> Sequence[float]:
+    return INTEGER_ORDERS if accountant_for(events) == "RDP" else DEFAULT_ORDERS
 
 
 def accountant_for(events: Sequence[Event]) -> Accountant:
@@ -63,18 +105,18 @@ def _epsilon(events: tuple[Event, ...], delta: Decimal, relation: Relation, acco
     if not events:
         return 0.0
     if accountant == "PLD":
-        return _by_pld(events, delta, relation)
-    orders = INTEGER_ORDERS if accountant_for(events) == "RDP" else DEFAULT_ORDERS
+        return float(_composed(events, relation).get_epsilon(float(delta)))
+    orders = _orders(events)
     return float(rdp.compute_epsilon(orders, divergences(events, orders, relation), float(delta))[0])
 
 
-def _by_pld(events: tuple[Event, ...], delta: Decimal, relation: Relation) -> float:
+def _composed(events: tuple[Event, ...], relation: Relation) -> pld.PLDAccountant:
     counter = pld.PLDAccountant(RELATIONS[relation])
     full_batches = 0.0
     for event in events:
         if isinstance(event, SkellamEvent):
             raise UnsupportedEventError(f"PLD does not price {event}")
-        if event.sampling.type is SamplingType.FULL:
+        if _is_full(event):
             full_batches += float(full_batch_rate(event))
             continue
         try:
@@ -84,7 +126,7 @@ def _by_pld(events: tuple[Event, ...], delta: Decimal, relation: Relation) -> fl
     if full_batches:
         # One exact Gaussian, however many and unlike the full batches: convolving them would cost time and precision.
         counter.compose(dp_event.GaussianDpEvent(1 / math.sqrt(full_batches)))
-    return float(counter.get_epsilon(float(delta)))
+    return counter
 
 
 def _sampled(event: GaussianEvent) -> dp_accounting.DpEvent:

@@ -11,8 +11,10 @@ from opacus.accountants import PRVAccountant
 
 from privacy.dp.accounting import (
     INTEGER_ORDERS,
+    Accountant,
     accountant_for,
     calibrate_noise,
+    curve,
     epsilon,
     executions_within,
     posterior_from_even_odds,
@@ -268,3 +270,24 @@ def test_epsilon_is_written_rounded_up() -> None:
 def test_what_epsilon_means_in_words() -> None:
     assert posterior_from_even_odds(1.0) == pytest.approx(0.731, abs=1e-3)
     assert posterior_from_even_odds(0.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("events", "by", "close"),
+    [
+        ([event("1", "5", 100), event("1", "2", 3, group=2)], "PLD", 1e-6),
+        ([event("0.3", "1.5", 50), event("1", "5", 4)], "PLD", 1e-9),
+        ([event("0.3", "1.5", 50)], "RDP", 1e-9),
+        ([SKELLAM], "RDP", 1e-9),
+    ],
+)
+def test_a_curve_is_epsilon_at_each_delta(events: list[Event], by: Accountant, close: float) -> None:
+    deltas = (Decimal("0.1"), Decimal("0.00001"))
+    for found, delta in zip(curve(tuple(events), deltas, by), deltas, strict=True):
+        assert found == pytest.approx(epsilon(events, delta, ZERO_OUT, by), abs=close)
+
+
+@pytest.mark.parametrize("delta", ["0", "1", "NaN"])
+def test_a_curve_needs_deltas_that_are_probabilities(delta: str) -> None:
+    with pytest.raises(UnsupportedEventError):
+        curve((event("1", "5", 1),), (DELTA, Decimal(delta)), "PLD")

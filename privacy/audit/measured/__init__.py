@@ -1,0 +1,1 @@
+"""Claims that rest on measurements: one module a claim, which makes it and checks it again."""
