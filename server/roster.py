@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from flwr.serverapp import Grid
 
 from privacy.audit.egress import Sent
-from privacy.errors import QuorumError, RemoteProtocolError
+from privacy.conformance import statements
+from privacy.errors import ConfigError, PrivacyError, QuorumError, RemoteProtocolError
 from server.exchange import Clock, Exchange, Sleep, Timing
 from strategies.messages import HELLO, Hello
 from strategies.task import SiteId
@@ -22,6 +23,7 @@ class Roster:
       absent: Plain reason per site that did not.
       seen: How many entries of the server's log each such site has seen.
       received: What each such site sent in answer.
+      conformance: What each such site found when it tested its own release paths; empty without noise.
     """
 
     nodes: Mapping[SiteId, int]
@@ -29,6 +31,7 @@ class Roster:
     absent: Mapping[SiteId, str]
     seen: Mapping[SiteId, int] = field(default_factory=dict)
     received: Mapping[SiteId, tuple[Sent, ...]] = field(default_factory=dict)
+    conformance: Mapping[SiteId, bytes] = field(default_factory=dict)
 
 
 def call(  # the arguments are the whole environment of a pure procedure
@@ -79,6 +82,7 @@ def call(  # the arguments are the whole environment of a pure procedure
         absent,
         {site: heard[site].seen for site in present},
         {site: tuple(exchange.manifest[SiteId(f"node {nodes[site]}")]) for site in present},
+        {site: heard[site].conformance for site in present},
     )
 
 
@@ -92,7 +96,8 @@ def _heard(
     for name, payload in payloads.items():
         try:
             hello = Hello.decode(payload)
-        except RemoteProtocolError as error:
+            statements.check(hello.conformance, who=hello.site)
+        except (ConfigError, PrivacyError, RemoteProtocolError) as error:
             reasons.append(str(error))
             continue
         if expected is not None and expected.get(hello.site) != unnamed[name]:

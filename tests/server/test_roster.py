@@ -8,6 +8,7 @@ from flwr.app import Message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from privacy.audit import canonical
 from privacy.errors import QuorumError
 from server.exchange import Timing
 from server.roster import Roster, call
@@ -17,11 +18,21 @@ from tests.server.scripted import Delivery, FakeClock, ScriptedGrid, fails, says
 
 TIMING = Timing(deadline=10.0, first_poll=0.5, longest_poll=4.0)
 SITES = (SiteId("cleveland"), SiteId("hungary"), SiteId("switzerland"), SiteId("va"))
+HELLO_FIELDS = {"hello": 1, "site": "va", "n_records": 3, "seen": 0, "conformance": b""}
 Voice = Callable[[Message], Iterable[Delivery]]
 
 
-def names(site: str, n_records: int = 100, *, delay: float = 0.0) -> Voice:
-    return lambda question: [Delivery(delay, says(question, Hello(SiteId(site), n_records).encode()))]
+def names(site: str, n_records: int = 100, *, delay: float = 0.0, conformance: bytes = b"") -> Voice:
+    hello = Hello(SiteId(site), n_records, 0, conformance).encode()
+    return lambda question: [Delivery(delay, says(question, hello))]
+
+
+def stated(*, passed: bool = True, fired: bool = True) -> bytes:
+    """What a site says of one release path, in little."""
+    test = {"test": "A4", "name": "largest influence", "n": 3, "statistic": "1", "p_value": None, "threshold": "1"}
+    control = {"defect": "clipping off", "fired": fired}
+    entry = {"placement": "local", "path": "integer", "tests": [{**test, "passed": passed}], "controls": [control]}
+    return canonical.dumps([entry])
 
 
 def garbage(data: bytes) -> Voice:
@@ -80,15 +91,19 @@ def test_a_run_begins_without_a_node_that_never_connects() -> None:
         (names("va", delay=20.0), "no answer within 10 s"),
         (garbage(b"\xff\x00"), "not CBOR"),
         (
-            garbage(cbor2.dumps({"hello": 2, "site": "va", "n_records": 3, "seen": 0}, canonical=True)),
+            garbage(cbor2.dumps({**HELLO_FIELDS, "hello": 2}, canonical=True)),
             "not a version 1 'hello'",
         ),
         (
-            garbage(cbor2.dumps({"hello": 1, "site": "va", "n_records": 2**60, "seen": 0}, canonical=True)),
+            garbage(cbor2.dumps({**HELLO_FIELDS, "n_records": 2**60}, canonical=True)),
             "out of range",
         ),
         (lambda question: [Delivery(0.0, fails(question, "no\ndata"))], "no data"),
         (names("somewhere else"), "did not answer"),
+        (names("va", conformance=b"{}"), "is no list of them"),
+        (names("va", conformance=b"[{}]"), "not a valid privacy-audit-v1"),
+        (names("va", conformance=stated(passed=False)), "does not conform"),
+        (names("va", conformance=stated(fired=False)), "does not conform"),
     ],
 )
 def test_whoever_does_not_say_who_it_is_is_absent_with_a_plain_reason(voice: Voice, reason: str) -> None:
@@ -96,6 +111,11 @@ def test_whoever_does_not_say_who_it_is_is_absent_with_a_plain_reason(voice: Voi
     assert tuple(roster.nodes) == SITES[:3]
     assert set(roster.absent) == {SITES[3]}
     assert reason in roster.absent[SITES[3]]
+
+
+def test_what_sites_say_of_their_release_paths_is_kept() -> None:
+    voices = {place: names(site, conformance=stated()) for place, site in enumerate(SITES)}
+    assert Call(voices).roster().conformance == dict.fromkeys(SITES, stated())
 
 
 def test_a_site_without_records_takes_no_part() -> None:
