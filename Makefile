@@ -38,6 +38,7 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m simulations.bench.secagg
 	@$(BIN)/python -m simulations.bench.noise
 	@$(BIN)/python -m simulations.bench.privacy
+	@$(BIN)/python -m simulations.bench.audit
 	@$(BIN)/python -m simulations.bench.dp
 	@$(BIN)/python -m simulations.bench.plan
 	@$(BIN)/python -m simulations.bench.divided
