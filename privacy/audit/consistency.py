@@ -3,14 +3,14 @@
 Nothing is priced here: these are counts and comparisons, so they are exact.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
-from itertools import pairwise
 from typing import Any
 
-from privacy.audit import approval, division, testimony
+from privacy.audit import approval, conformance_claim, division, ledger_chain, scored, signers, testimony
 from privacy.audit.statement import EPSILON_CLAIMS, Statement
 from privacy.errors import ConfigError
 from privacy.secagg.context import Thresholds
@@ -18,15 +18,19 @@ from privacy.secagg.encoding import in_order
 
 REAL_CLAIMS = (approval.ADOPTED, approval.APPROVED, testimony.STATED, testimony.LEFT, testimony.WITNESSED)
 """Claims that only a run of real sites makes."""
-SCORES = ("home", "elsewhere", "together", "together_without_privacy", "pooled")
-
-# Scores carry four decimals; a mean of rounded scores may differ from a rounded mean by one unit in the last place.
-_ROUNDING = Decimal("0.0001")
 
 
 def of_all(report: Statement) -> list[str]:
     """Returns every contradiction; the functions below tell which claim it breaks."""
-    checks = (of_report, of_model, of_masked_rounds, of_egress, approval.contradictions, testimony.left_contradictions)
+    checks = (
+        of_report,
+        of_model,
+        of_masked_rounds,
+        of_egress,
+        approval.contradictions,
+        testimony.left_contradictions,
+        ledger_chain.contradictions,
+    )
     found = [problem for check in checks for problem in check(report)]
     return found + [problem for claim in report.epsilons for problem in of_epsilon(report, claim)]
 
@@ -39,8 +43,9 @@ def of_report(report: Statement) -> list[str]:
         *_rounds(body["rounds"]),
         *_sites(body),
         *_protections(report),
-        *(_scores(body["utility"]) if body["utility"] is not None else ()),
+        *scored.contradictions(report),
         *_real(report),
+        *signers.contradictions(report),
         *division.of_division(report),
     ]
 
@@ -179,8 +184,8 @@ def _releases(body: dict[str, Any], placement: str) -> Counter[str]:
 def _shares(report: Statement, claim: dict[str, Any]) -> Iterator[str]:
     rows = claim["hypothetical"]
     shares, counted = [row["shares"] for row in rows], [row["shares"] for row in rows if row["counted"]]
-    if shares != sorted(set(shares)) or shares[-1] > len(report.predicate["egress"]):
-        yield "the hypothetical numbers of shares are not sorted, repeat one, or are more than there are sites"
+    if shares != list(range(1, len(report.predicate["egress"]) + 1)):
+        yield "the hypothetical numbers of shares are not all from one to as many as there are sites"
     if len(counted) != 1:
         yield f"{len(counted)} numbers of shares are said to be counted on, not one"
     noise = {(one["variance"], one["l2"], one["l1"]) for entry in claim["sites"] for one in entry["events"]}
@@ -250,17 +255,23 @@ def _rounds(rounds: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _sites(body: dict[str, Any]) -> Iterator[str]:
+    """Every site is named in every round, as long as it can be asked, and what left it covers what it answered."""
     egress = [entry["site"] for entry in body["egress"]]
-    utility = body["utility"] or {"sites": [], "left_out": []}
-    scored = [site["id"] for site in utility["sites"]]
-    left_out = [site["id"] for site in utility["left_out"]]
     yield from _duplicates("what left the sites", egress)
-    yield from _duplicates("the scores", scored)
-    yield from _duplicates("the sites left out", left_out)
-    took_part = {site: None for entry in body["rounds"] for site in entry["answered"]}
-    for site in took_part:
+    named = {
+        entry["round"]: {*entry["answered"], *(one["site"] for one in entry["missing"])} for entry in body["rounds"]
+    }
+    for site in dict.fromkeys(name for names in named.values() for name in names):
         if site not in egress:
             yield f"{site} took part but nothing is said about what left it"
+        unnamed = min((number for number, names in named.items() if site not in names), default=math.inf)
+        if any(site in entry["answered"] and entry["round"] > unnamed for entry in body["rounds"]):
+            yield f"nothing is said about {site} in round {unnamed}, and it answered later"
+    answers = Counter(site for entry in body["rounds"] for site in entry["answered"])
+    for entry in body["egress"]:
+        arrays = entry["messages"] if body["protections"]["secagg"] else entry["unmasked_arrays"]
+        if min(entry["messages"], entry["bytes"], arrays) < answers[entry["site"]]:
+            yield f"{entry['site']} answered in {answers[entry['site']]} rounds, and less is said to have left it"
 
 
 def _protections(report: Statement) -> Iterator[str]:
@@ -272,6 +283,11 @@ def _protections(report: Statement) -> Iterator[str]:
     )
     if any(on["secagg"] != (report.claim(name) is not None) for name in ("secagg.rounds", "secagg.egress")):
         yield "secure aggregation is on exactly when its rounds and egress are claimed, and here it is not so"
+    # What real sites paid is in their statements, and their ledgers stay with them.
+    evidence = [conformance_claim.CLAIM] + [ledger_chain.CLAIM] * (report.predicate["run"]["engine"] != "sites")
+    for name in evidence:
+        if bool(report.epsilons) != (report.claim(name) is not None):
+            yield f"{name} is claimed exactly where an epsilon is, and here it is not so"
 
 
 def _real(report: Statement) -> Iterator[str]:
@@ -289,23 +305,6 @@ def _real(report: Statement) -> Iterator[str]:
         listed = [entry["site"] for entry in (*stated["sites"], *stated["unattested"])]
         if sorted(listed) != sorted(entry["site"] for entry in body["egress"]):
             yield "the sites that stated something, and those that did not, are not the sites of this run"
-
-
-def _scores(utility: dict[str, Any]) -> Iterator[str]:
-    for name in SCORES:
-        values = [site[name] for site in utility["sites"]]
-        mean = utility["mean"][name]
-        if mean is None or not values or None in values:
-            continue
-        exact = sum((Decimal(value) for value in values), Decimal(0)) / len(values)
-        if abs(Decimal(mean) - exact) > _ROUNDING:
-            yield f"the mean of '{name}' is not the mean of the sites"
-    for site in utility["sites"]:
-        if site["interval"] is None or site["together"] is None:
-            continue
-        ordered = [Decimal(site["interval"][0]), Decimal(site["together"]), Decimal(site["interval"][1])]
-        if any(low - high > _ROUNDING for low, high in pairwise(ordered)):
-            yield f"the interval of {site['id']} does not contain its score"
 
 
 def _duplicates(where: str, names: Iterable[str]) -> Iterator[str]:

@@ -31,6 +31,7 @@ RELATION = Relation.REPLACE_SPECIAL
 """What the neighbours of every lifetime claim differ by."""
 
 _PLACES = 12
+_LARGEST_BUDGET = 1000  # far above it the search for a limit takes hours, and budgets come from strangers' files, too
 _ORDERS = (*range(2, 65), *range(68, 129, 4), 160, 192, 256, 384, 512, 768, 1024)
 _PRECISE = Context(prec=60)
 _EXACT = Context(prec=200, traps=[Inexact])
@@ -145,6 +146,8 @@ def _down(value: Fraction) -> Decimal:
 def _check_budget(epsilon: Decimal, delta: Decimal) -> None:
     if not (epsilon.is_finite() and epsilon > 0 and delta.is_finite() and 0 < delta < 1):
         raise ConfigError(f"a budget needs epsilon > 0 and 0 < delta < 1, not {epsilon} and {delta}")
+    if epsilon > _LARGEST_BUDGET:
+        raise ConfigError(f"a budget of epsilon {epsilon} protects nobody: at most {_LARGEST_BUDGET}")
 
 
 def _gdp_epsilon(spent: float, delta: Decimal) -> float:

@@ -151,6 +151,13 @@ class Ledger:
         with self.reading() as books:
             return books.head
 
+    def entries(self) -> tuple[tuple[Link, str], ...]:
+        """Lists every entry with its place in the chain, from the first: what a stranger needs to check the ledger."""
+        with self._lock, self._database.reading() as connection:
+            head = self._catch_up(connection)
+            rows = connection.execute("SELECT seq, body, hash FROM entries WHERE seq <= ? ORDER BY seq", (head.seq,))
+            return tuple((Link(seq, digest), text) for seq, text, digest in rows)
+
     @contextmanager
     def reading(self) -> Iterator[Books]:
         """Lends what the ledger says now, for reading only; others wait meanwhile."""
