@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from privacy.conformance.statements import MAX_BYTES
 from privacy.errors import RemoteProtocolError
 from privacy.secagg.encoding import dumps, loads
 from strategies.contribution import Contribution, Vector
@@ -40,7 +41,12 @@ TRAIN = "train.round"
 MASKED = "train.masked"
 SECAGG = "query.secagg"
 CLOSE = "query.close"
-"""Flower message types; everything else is refused."""
+COSIGN = "query.cosign"
+"""Flower message types; everything else is refused.
+
+What is sent to be cosigned is the bytes of a signed report, and the answer is the 64 bytes of a signature: both are
+formats of their own (``privacy.audit``), so neither is wrapped in CBOR.
+"""
 
 _MAX_BYTES = 2**30
 _MOST_GROWTHS = 8
@@ -55,25 +61,31 @@ class Hello:
     Attributes:
       n_records: Training records; the neighbouring relation (zero-out) keeps this number public and fixed.
       seen: How many entries of the server's log it has seen.
+      conformance: What it found when it tested its own release paths (`privacy.conformance.statements`); empty if it
+        adds no noise.
     """
 
     site: SiteId
     n_records: int
     seen: int = 0
+    conformance: bytes = b""
 
     def encode(self) -> bytes:
         """Returns the bytes that ``decode`` reads."""
-        return dumps({"hello": 1, "site": self.site, "n_records": self.n_records, "seen": self.seen})
+        body = {"site": self.site, "n_records": self.n_records, "seen": self.seen, "conformance": self.conformance}
+        return dumps({"hello": 1, **body})
 
     @classmethod
     def decode(cls, data: bytes) -> "Hello":
         """Reads untrusted bytes. Raises: RemoteProtocolError: Anything but this message."""
-        body = _fields(data, "hello", {"site": str, "n_records": int, "seen": int})
+        body = _fields(data, "hello", {"site": str, "n_records": int, "seen": int, "conformance": bytes})
         name = body["site"]
         counts = (body["n_records"], body["seen"])
         if not all(0 <= n <= _MOST for n in counts) or not 0 < len(name) <= 64 or not name.isprintable():
             raise RemoteProtocolError("the roll call answer is out of range", phase="hello")
-        return cls(SiteId(body["site"]), *counts)
+        if len(body["conformance"]) > MAX_BYTES:
+            raise RemoteProtocolError("the roll call answer says too much of release paths", phase="hello")
+        return cls(SiteId(body["site"]), *counts, body["conformance"])
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,11 @@ class Statement:
         """The raw public key that the report names as its signer."""
         return envelope.decode_base64(self.predicate["signer"]["public_key"])
 
+    @property
+    def cosigners(self) -> dict[str, bytes]:
+        """Raw identity keys of the sites that may sign beside the signer, by site id."""
+        return {entry["site"]: envelope.decode_base64(entry["public_key"]) for entry in self.predicate["cosigners"]}
+
     def claim(self, claim_id: str) -> dict[str, Any] | None:
         """Returns the claim with that id, if the report makes it."""
         return next((claim for claim in self.predicate["claims"] if claim["id"] == claim_id), None)

@@ -1,23 +1,43 @@
 """The verifier: what a stranger can check about a report, offline, from its bytes alone. Pure: no files, no clock.
 
-Order: read strictly; signature under the key inside the report (always); whose key that is (only with a trust set);
-the report against itself; the model file; epsilon from the events; the sites' signatures from the transcript; for a run
-of real sites, its charter, its approval and the sites' statements; and for a page, the page against its envelope.
+Order: read strictly; signatures under the keys that the report names (always); whose keys those are (only with a trust
+set); for an audited report, the one inside it; the report against itself; the model file; epsilon from the events; the
+ledgers behind them; the sites' signatures from the transcript; for a run of real sites, its charter, its approval and
+the sites' statements; the conformance of what was released; what was measured; and for a page, the page against its
+envelope.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from privacy import __version__
-from privacy.audit import approval, consistency, envelope, masked_rounds, page, pricing, real_run, statement, words
+from privacy.audit import (
+    approval,
+    attack_claims,
+    audited,
+    conformance_claim,
+    consistency,
+    envelope,
+    ledger_chain,
+    masked_rounds,
+    page,
+    pricing,
+    real_run,
+    signers,
+    statement,
+    words,
+)
 from privacy.audit.answers import Answer, CheckedClaim
+from privacy.audit.audited import ADDED
 from privacy.audit.canonical import MAX_BYTES
+from privacy.audit.envelope import Envelope
+from privacy.audit.signers import Signed
 from privacy.audit.statement import Statement
 from privacy.audit.transcript import TRANSCRIPT_FILE
 from privacy.errors import ConfigError, FederationError, UnsupportedEventError, VerificationError
-from privacy.keys import signing
+from privacy.keys.signing import Trust
 
 
 @dataclass(frozen=True)
@@ -25,7 +45,7 @@ class Verdict:
     """What the verifier found; all fields are public.
 
     Attributes:
-      authentic: The signer is in the trust set, or the caller said that the signer is not in question.
+      authentic: Signer and enough others are in the trust set, or the caller said that they are not in question.
       headline: One line about authenticity, for people.
       claims: In the order in which they were checked.
     """
@@ -74,58 +94,74 @@ def exit_code(outcome: Verdict | FederationError) -> int:
     return 1 if isinstance(outcome, VerificationError) else 2
 
 
-def verify(
+def verify(  # noqa: PLR0913 - each part of the evidence may be at hand or not
     data: bytes,
     *,
     trusted: Collection[bytes] | None = None,
+    cosigners: Collection[bytes] = (),
     self_signed: bool = False,
+    threshold: int = 1,
     model_sha256: str | None = None,
     transcript: bytes | None = None,
     charters: bytes | None = None,
     statements: bytes | None = None,
+    ledgers: bytes | None = None,
+    canaries: bytes | None = None,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Verdict:
     """Checks a report from a stranger.
 
-    Guarantees: any bytes end in a ``Verdict`` or one of the errors below. ``authentic`` is true only if the signing key
-    is among ``trusted``, or ``self_signed`` was asked for, which shows integrity since signing and not who signed.
+    Guarantees: any bytes end in a ``Verdict`` or one of the errors below; a signature that does not fit, or by a key
+    that neither the report names nor the reader trusts, never passes. ``authentic`` is true only if the signer, that of
+    a report inside as well, is among ``trusted``, and at least ``threshold`` keys of ``trusted`` and ``cosigners`` in
+    all have signed; or if ``self_signed`` was asked for, which shows integrity since signing and not who signed.
 
     Args:
       data: ``report.dsse.json`` or ``report.html``. Untrusted.
       trusted: Raw public keys whose reports are believed to be theirs; None leaves authenticity unchecked.
-      self_signed: Accept the key inside the report. Not together with ``trusted``.
+      cosigners: Raw public keys that count towards the threshold beside a signer's; a report of theirs is not believed.
+      self_signed: Accept the keys inside the report. Not together with ``trusted``.
+      threshold: Trusted keys that must have signed: at least 1, at most as many as there are.
       model_sha256: Hex digest of the model file at hand, if there is one.
       transcript: ``transcript/secagg.jsonl`` at hand, if there is one. Untrusted; not read where no round was masked.
       charters: ``transcript/charter.jsonl`` at hand, if there is one. Untrusted; read for runs of real sites only.
       statements: ``transcript/statements.jsonl`` likewise.
+      ledgers: ``transcript/ledgers.jsonl`` at hand, if there is one. Untrusted; read where a report names ledgers.
+      canaries: ``transcript/canaries.jsonl`` at hand, if there is one. Untrusted; read where attacks were measured.
       progress: Called with one plain line before a step that can take seconds.
 
     Raises:
       ConfigError: Not a report, a version that is not known, cut short, or not in its one canonical form.
       VerificationError: The signature does not fit.
     """
-    if trusted is not None and self_signed:
-        raise ConfigError("give trusted keys or --self, not both")
+    trust = None if trusted is None else Trust(frozenset(trusted), frozenset(cosigners))
+    _check_reader(trust, threshold, self_signed=self_signed)
     if len(data) > MAX_BYTES:
         raise ConfigError(f"the file is larger than {MAX_BYTES // 2**20} MB: no report is")
     page_data, envelope_data = (data, embedded_envelope(data)) if data.lstrip()[:1] == b"<" else (None, data)
     sealed = envelope.decode(envelope_data)
-    report = statement.decode(sealed.payload)
-    envelope.check_signature(sealed, report.public_key)
+    told = statement.decode(sealed.payload)
+    both = _signed(sealed, told, trust)
+    who = _signatures(told, both, trust, threshold)
+    report = audited.as_made(told)
 
-    signature = _signature(sealed.keyid, report.public_key, trusted)
-    claims = [signature, _consistency(report), _model(report, model_sha256)]
+    claims = [*who, _consistency(report), _model(report, model_sha256)]
     claims += [_epsilon(report, claim, progress) for claim in report.epsilons]
+    if report.claim(ledger_chain.CLAIM) is not None:
+        claims.append(ledger_chain.check(report, ledgers))
+    if report.claim(conformance_claim.CLAIM) is not None:
+        claims.append(conformance_claim.check(report))
     if report.claim("secagg.rounds") is not None:
         claims.append(_masked_rounds(report, transcript, progress))
     if report.claim("secagg.egress") is not None:
         claims.append(_egress(report))
     if report.claim(approval.ADOPTED) is not None:
         claims += real_run.check(report, charters=charters, statements=statements, signed_rounds=transcript)
+    claims += attack_claims.check(report, canaries)
     if page_data is not None:
         claims.append(_page(report, envelope_data, page_data))
-    authentic = self_signed or (trusted is not None and signature.verdict == "holds")
-    return Verdict(authentic, _headline(sealed.keyid, trusted, self_signed=self_signed), tuple(claims))
+    authentic = self_signed or (trust is not None and all(claim.verdict == "holds" for claim in who))
+    return Verdict(authentic, _headline(both, who, trust, self_signed=self_signed), tuple(claims))
 
 
 def embedded_envelope(data: bytes) -> bytes:
@@ -142,21 +178,74 @@ def embedded_envelope(data: bytes) -> bytes:
     return found
 
 
-def _headline(keyid: str, trusted: Collection[bytes] | None, *, self_signed: bool) -> str:
+def _check_reader(trust: Trust | None, threshold: int, *, self_signed: bool) -> None:
+    if trust is not None and self_signed:
+        raise ConfigError("give trusted keys or --self, not both")
+    if threshold < 1 or (threshold > 1 and trust is None):
+        raise ConfigError("--threshold counts trusted keys: it is at least 1, and needs --trust")
+    if trust is not None and threshold > max(1, _size(trust)):
+        raise ConfigError(f"--threshold asks for {threshold} trusted keys, and there are {_size(trust)}")
+
+
+def _signed(sealed: Envelope, told: Statement, trust: Trust | None) -> list[tuple[Signed, list[str]]]:
+    """Returns who signed a report, and who the one inside it if there is one, each with what is wrong with that."""
+    signed = signers.read(sealed, told, trust)
+    both = [(signed, list(signers.problems(signed, trust)))]
+    if told.predicate["audited"] is not None:
+        found = audited.inside(told)
+        inner = signers.read(found.sealed, found.report, trust)
+        both.append((inner, [*audited.contradictions(told, found), *signers.problems(inner, trust)]))
+    return both
+
+
+def _signatures(
+    told: Statement, both: Sequence[tuple[Signed, list[str]]], trust: Trust | None, threshold: int
+) -> list[CheckedClaim]:
+    known = _known(both)
+    few = []
+    if trust is not None and known < threshold:
+        few = [f"signed by {known} of the {_size(trust)} trusted keys, fewer than the {threshold} that are asked for"]
+    signed, problems = both[0]
+    claims = [_claim("report.signature", [*problems, *few], f"unchanged since {signed.who} signed it")]
+    for inner, wrong in both[1:]:
+        why = (
+            f"the report inside is unchanged since {inner.who} signed it; what was measured afterwards is said beside "
+            f"it, in {ADDED} claims made at {told.predicate['audited']['made']}"
+        )
+        claims.append(_claim("report.audited", wrong, why))
+    return claims
+
+
+def _size(trust: Trust) -> int:
+    return len(trust.signers | trust.cosigners)
+
+
+def _known(both: Sequence[tuple[Signed, list[str]]]) -> int:
+    """Returns how many of the reader's trusted keys signed."""
+    return len(frozenset[str]().union(*(signed.trusted for signed, _ in both)))
+
+
+def _claim(name: str, problems: Sequence[str], why: str) -> CheckedClaim:
+    return CheckedClaim(name, "proved", "fails" if problems else "holds", problems[0] if problems else why)
+
+
+def _headline(
+    both: Sequence[tuple[Signed, list[str]]],
+    who: Sequence[CheckedClaim],
+    trust: Trust | None,
+    *,
+    self_signed: bool,
+) -> str:
+    key = both[0][0].signer[:16]
     if self_signed:
-        return f"SELF-SIGNED: unchanged since key {keyid[:16]} signed it; this does not show whose key that is"
-    if trusted is None:
-        return f"AUTHENTICITY NOT CHECKED: signed by key {keyid[:16]}, give --trust KEYS to check whose it is"
-    if keyid in {signing.keyid(key) for key in trusted}:
-        return f"AUTHENTIC: signed by the trusted key {keyid[:16]}"
-    return f"NOT AUTHENTIC: signed by key {keyid[:16]}, which is not among the trusted keys"
-
-
-def _signature(keyid: str, public_key: bytes, trusted: Collection[bytes] | None) -> CheckedClaim:
-    if trusted is not None and public_key not in trusted:
-        why = f"signed by key {keyid[:16]}, which is not among the {len(trusted)} trusted"
-        return CheckedClaim("report.signature", "proved", "fails", why)
-    return CheckedClaim("report.signature", "proved", "holds", f"unchanged since key {keyid[:16]} signed it")
+        return f"SELF-SIGNED: unchanged since key {key} signed it; this does not show whose key that is"
+    if trust is None:
+        return f"AUTHENTICITY NOT CHECKED: signed by key {key}, give --trust KEYS to check whose it is"
+    if wrong := next((claim.why for claim in who if claim.verdict != "holds"), ""):
+        return f"NOT AUTHENTIC: {wrong}"
+    others = _known(both) - 1
+    beside = f" and {words.count(others, 'other trusted key')}" if others else ""
+    return f"AUTHENTIC: signed by the trusted key {key}{beside}"
 
 
 def _consistency(report: Statement) -> CheckedClaim:
@@ -231,6 +320,8 @@ def _masked_rounds(report: Statement, data: bytes | None, progress: Callable[[st
     if not problems and data is None:
         return checked("unchecked", f"no {TRANSCRIPT_FILE} at hand; it must have SHA-256 {claim['transcript_sha256']}")
     problems = problems or masked_rounds.problems(claim, data or b"", progress)
+    problems = problems or list(signers.other_keys(report, data or b""))
+    problems = problems or list(masked_rounds.other_run(report.predicate["run"]["id"], data or b""))
     if problems:
         return checked("fails", problems[0])
     return checked("holds", masked_rounds.summary(claim))

@@ -7,6 +7,7 @@ that ignoring its result cannot accept a forgery.
 import base64
 import binascii
 import hashlib
+from dataclasses import dataclass
 from typing import NoReturn
 
 from cryptography.exceptions import InvalidSignature
@@ -73,27 +74,51 @@ def verify(public_key: bytes, signature: bytes, message: bytes) -> None:
         ) from None
 
 
-def parse_public_keys(text: str) -> frozenset[bytes]:
-    """Reads a file of trusted keys: one base64 public key a line; blank lines and lines that start with # are skipped.
+@dataclass(frozen=True)
+class Trust:
+    """Whom a reader of reports trusts; raw public keys.
 
-    Returns: Raw 32-byte keys, at least one: a trust file that names nobody is a mistake, not a policy.
-    Raises: ConfigError: A line that is not such a key, or no key at all.
+    Attributes:
+      signers: Who may be the signer of a report.
+      cosigners: Whose signature counts beside a signer's, and is never one itself: else any site could make a report.
     """
-    keys = set()
+
+    signers: frozenset[bytes]
+    cosigners: frozenset[bytes] = frozenset()
+
+
+COSIGNER = "cosigner"
+"""What a line of a file of trusted keys says after a key that only counts beside a signer's."""
+
+
+def parse_trust(text: str) -> Trust:
+    """Reads a file of trusted keys: one base64 public key a line, and ``cosigner`` after it where it is one.
+
+    Blank lines and lines that start with # are skipped. A key that stands in both ways is a signer.
+
+    Returns: At least one signer: a trust file that names nobody is a mistake, not a policy.
+    Raises: ConfigError: A line that is not such a key, or no signer's at all.
+    """
+    found: dict[bool, set[bytes]] = {False: set(), True: set()}
     for number, line in enumerate(text.splitlines(), start=1):
-        entry = line.strip()
-        if not entry or entry.startswith("#"):
+        words = line.split()
+        if not words or words[0].startswith("#"):
             continue
         try:
-            key = base64.b64decode(entry, validate=True)
+            key = base64.b64decode(words[0], validate=True)
         except (binascii.Error, ValueError):
             key = b""
-        if len(key) != PUBLIC_KEY_BYTES:
+        if len(key) != PUBLIC_KEY_BYTES or words[1:] not in ([], [COSIGNER]):
             raise ConfigError(
                 f"line {number} of the trusted keys is not a base64 Ed25519 public key",
                 hint="One key a line, 44 characters, as printed under 'Check this report yourself'.",
             )
-        keys.add(key)
-    if not keys:
+        found[bool(words[1:])].add(key)
+    if not found[False]:
         raise ConfigError("the file of trusted keys names no key", hint="Write one base64 public key a line.")
-    return frozenset(keys)
+    return Trust(frozenset(found[False]), frozenset(found[True] - found[False]))
+
+
+def parse_public_keys(text: str) -> frozenset[bytes]:
+    """Returns the signers of a file of trusted keys. Raises: ConfigError: As ``parse_trust``."""
+    return parse_trust(text).signers

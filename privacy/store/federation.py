@@ -80,7 +80,7 @@ def sign(
         raise VerificationError(f"{charter} is another charter, digest {signed.charter.digest}; nothing was signed")
     before = _adopted(previous)
     missing(signed, before)  # nobody signs beside a forged signature, or what does not continue the version before
-    pen = _pen(key)
+    pen = key_files.read_pen(key)
     officers = (*signed.charter.officers, *(() if before is None else before.officers))
     name = next((officer.name for officer in officers if officer.keyid == pen.keyid), None)
     if name is None:
@@ -156,13 +156,6 @@ def _read(path: Path) -> SignedCharter:
 def _adopted(previous: list[Path] | None) -> Charter | None:
     """Reads all versions before and returns the last, or nothing where there is none."""
     return verify_chain([_read(path) for path in previous]) if previous else None
-
-
-def _pen(path: Path) -> SigningKey:
-    seed = key_files.read_private(path)
-    if len(seed) != SEED_BYTES:
-        raise ConfigError(f"{path} is not an officer's key", hint="Make one: collegium federation key --out FILE.")
-    return SigningKey(seed)
 
 
 def _enrolment(path: Path) -> bytes:

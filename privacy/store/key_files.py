@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from privacy.errors import ConfigError
+from privacy.keys.signing import SEED_BYTES, SigningKey
 
 MAX_KEY_BYTES = 65_536
 FOLDER_MODE = 0o700
@@ -109,6 +110,14 @@ def read_private(path: Path) -> bytes:
     if len(data) > MAX_KEY_BYTES:
         raise ConfigError(f"{path} is too large to be a key")
     return data
+
+
+def read_pen(path: Path) -> SigningKey:
+    """Reads the signing key of a person. Raises: ConfigError: It is none, or somebody else could have read it."""
+    seed = read_private(path)
+    if len(seed) != SEED_BYTES:
+        raise ConfigError(f"{path} is not a signing key", hint="Make one: collegium federation key --out FILE.")
+    return SigningKey(seed)
 
 
 def _check(path: Path, found: os.stat_result, kind: Callable[[int], bool], mode: int) -> None:

@@ -72,8 +72,8 @@ def test_reply_round_trip(message: RoundReply) -> None:
 def test_bytes_are_those_of_rfc_8949() -> None:
     # Written by hand: shortest keys first, text as 60 + length, a scalar as eight big-endian bytes.
     site, one = "64" + b"site".hex(), "01"
-    hello = "a464" + b"seen".hex() + "00" + site + "627661" + "65" + b"hello".hex() + one
-    hello += "69" + b"n_records".hex() + "186f"
+    hello = "a564" + b"seen".hex() + "00" + site + "627661" + "65" + b"hello".hex() + one
+    hello += "69" + b"n_records".hex() + "186f" + "6b" + b"conformance".hex() + "40"
     assert Hello(SiteId("va"), 111).encode().hex() == hello
     reply = RoundReply(SiteId("va"), 2, 1, Contribution({"u": vector(1.0, -2.0)}, {"loss": 0.5}))
     assert reply.encode().hex() == (
@@ -171,7 +171,7 @@ def test_fields_of_any_type_are_read_or_refused(data: bytes, name: str, value: A
 
 HALF = struct.pack(">d", 0.5)
 BODIES: Mapping[str, Mapping[str, Any]] = {
-    "hello": {"hello": 1, "site": "va", "n_records": 10, "seen": 0},
+    "hello": {"hello": 1, "site": "va", "n_records": 10, "seen": 0, "conformance": b""},
     "task": {"task": 1, "job": "j", "round": 1, "attempt": 1, "accepted": [0, 0], "arrays": {"model": b"1234"}},
     "reply": {"reply": 1, "site": "va", "round": 1, "attempt": 1, "arrays": {"u": b"1234"}, "scalars": {"loss": HALF}},
 }
@@ -186,6 +186,8 @@ REFUSED: list[tuple[str, Mapping[str, Any], str]] = [
     ("hello", {"n_records": 10.0}, "not CBOR"),
     ("hello", {"seen": -1}, "not CBOR"),
     ("hello", {"seen": 2**60}, "out of range"),
+    ("hello", {"conformance": ""}, "'conformance' has the wrong type"),
+    ("hello", {"conformance": bytes(2**16 + 1)}, "too much"),
     ("task", {"task": None}, "not CBOR"),
     ("task", {"job": 7}, "'job' has the wrong type"),
     ("task", {"round": 0}, "numbered from 1"),
