@@ -100,7 +100,14 @@ def adopted_problems(report: Statement, data: bytes, signed_rounds: bytes | None
     problems = [f"'{name}' is not that of the charter" for name in expected if expected[name] != claim[name]]
     if report.public_key != charter.server.identity:
         problems.append("the report is signed by another key than the charter's server has")
+    problems += _other_cosigners(report, charter)
     return problems + (list(_strangers(charter, signed_rounds)) if signed_rounds is not None else [])
+
+
+def _other_cosigners(report: Statement, charter: Charter) -> Iterator[str]:
+    for site, key in report.cosigners.items():
+        if site not in charter.sites or charter.sites[site].identity != key:
+            yield f"the report lists a key of {site} to sign it that the charter does not list"
 
 
 def _strangers(charter: Charter, signed_rounds: bytes) -> Iterator[str]:

@@ -12,6 +12,8 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
+from privacy.audit.drawing import fraction, inset, percent_of, round_ticks, svg
+
 MOST_ROWS = 40
 """Sites that a chart shows; the table beside it shows all."""
 
@@ -70,7 +72,7 @@ def scores(rows: Sequence[ScoreRow], lanes: Sequence[str], *, percent: bool, des
     """
     shown = rows[:MOST_ROWS]
     values = [v for row in shown for mark in row.marks for v in (mark.value, *(mark.interval or ()))]
-    ticks = _ticks(min(values, default=0.0), max(values, default=1.0), least=0.1)
+    ticks = round_ticks(min(values, default=0.0), max(values, default=1.0), least=0.1)
     pitch = _LABEL + _LANE * len(lanes) + _GAP
     height = pitch * len(shown) + 22
     body = [_grid(ticks, height - 22, percent=percent)]
@@ -84,7 +86,7 @@ def scores(rows: Sequence[ScoreRow], lanes: Sequence[str], *, percent: bool, des
             y = top + _LABEL + _LANE * lane + _LANE // 2
             body.append(Markup('<line class="lane" x1="0%" x2="100%" y1="{0}" y2="{0}"/>').format(y))
             body += [_mark(mark, ticks, y) for mark in row.marks if mark.series == series]
-    return _svg("scores", height, "Score of each model at each site", description, body)
+    return svg("scores", height, "Score of each model at each site", description, body)
 
 
 def budgets(rows: Sequence[BudgetRow], target: float, *, name: str, title: str) -> Markup:
@@ -102,7 +104,11 @@ def budgets(rows: Sequence[BudgetRow], target: float, *, name: str, title: str) 
     body = []
     for index, row in enumerate(shown):
         top = index * 44
-        place = {"y": top + 20, "spent": _percent(row.spent / full), "planned": _percent((row.planned or 0.0) / full)}
+        place = {
+            "y": top + 20,
+            "spent": percent_of(row.spent / full),
+            "planned": percent_of((row.planned or 0.0) / full),
+        }
         body.append(Markup('<text class="name" x="0" y="{}">{}</text>').format(top + 14, row.label))
         body.append(Markup('<text class="value end" x="100%" y="{}">{}</text>').format(top + 14, row.text))
         body.append(Markup('<rect class="track" x="0" y="{y}" width="100%" height="12"/>').format(**place))
@@ -110,8 +116,8 @@ def budgets(rows: Sequence[BudgetRow], target: float, *, name: str, title: str) 
             body.append(Markup('<rect class="planned" x="0" y="{y}" width="{planned}" height="12"/>').format(**place))
         body.append(Markup('<rect class="spent" x="0" y="{y}" width="{spent}" height="12"/>').format(**place))
         limit = Markup('<line class="limit" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>')
-        body.append(limit.format(_percent(target / full), top + 17, top + 35))
-    return _svg(name, height, title, "; ".join(f"{row.label}: {row.text}" for row in rows[:8]), body)
+        body.append(limit.format(percent_of(target / full), top + 17, top + 35))
+    return svg(name, height, title, "; ".join(f"{row.label}: {row.text}" for row in rows[:8]), body)
 
 
 def regions(bars: Sequence[RegionBar]) -> Markup:
@@ -127,26 +133,26 @@ def regions(bars: Sequence[RegionBar]) -> Markup:
         body.append(Markup('<text class="name" x="0" y="{}">{}</text>').format(top + 14, bar.label))
         body.append(Markup('<text class="value end" x="100%" y="{}">{}</text>').format(top + 14, bar.text))
         held = Markup('<rect class="region" x="0" y="{}" width="{}" height="14" fill-opacity="{}"/>')
-        body.append(held.format(top + 21, _percent(width), f"{0.2 + 0.8 * min(bar.held, 1.0):.2f}"))
+        body.append(held.format(top + 21, percent_of(width), f"{0.2 + 0.8 * min(bar.held, 1.0):.2f}"))
         if bar.still:
             rest = Markup('<rect x="0" y="{}" width="{}" height="14" fill="url(#at-rest)"/>')
-            body.append(rest.format(top + 21, _percent(width * min(bar.still, 1.0))))
+            body.append(rest.format(top + 21, percent_of(width * min(bar.still, 1.0))))
     described = "; ".join(f"{bar.label}: {bar.text}" for bar in shown[:8])
-    return _svg("regions", 46 * len(shown) + 4, "Regions of the model", described, body)
+    return svg("regions", 46 * len(shown) + 4, "Regions of the model", described, body)
 
 
 def losses(points: Sequence[tuple[int, float | None]], skipped: Iterable[int], description: str) -> Markup:
     """Draws training loss over rounds; a round without a loss is a gap, a skipped one a cross on the axis."""
     known = [value for _, value in points if value is not None]
-    ticks = _ticks(min(known, default=0.0), max(known, default=1.0), least=0.01)
+    ticks = round_ticks(min(known, default=0.0), max(known, default=1.0), least=0.01)
     height, base = 196, 170
     last = max((number for number, _ in points), default=1)
 
     def x(number: int) -> str:
-        return _percent(0.06 + 0.92 * ((number - 1) / max(last - 1, 1)))
+        return percent_of(0.06 + 0.92 * ((number - 1) / max(last - 1, 1)))
 
     def y(value: float) -> str:
-        return f"{base - 156 * _fraction(value, ticks):.1f}"
+        return f"{base - 156 * fraction(value, ticks):.1f}"
 
     body = []
     for tick in ticks:
@@ -164,7 +170,7 @@ def losses(points: Sequence[tuple[int, float | None]], skipped: Iterable[int], d
     body += [Markup('<text class="skip mid" x="{}" y="{}">×</text>').format(x(number), base + 4) for number in skipped]
     for number in _round_labels(last):
         body.append(Markup('<text class="tick mid" x="{}" y="{}">{}</text>').format(x(number), base + 20, number))
-    return _svg("losses", height, "Training loss over the rounds", description, body)
+    return svg("losses", height, "Training loss over the rounds", description, body)
 
 
 def suspicion(after: float, label: str, description: str, *, name: str) -> Markup:
@@ -172,15 +178,15 @@ def suspicion(after: float, label: str, description: str, *, name: str) -> Marku
     body = [
         Markup('<rect class="track" x="0" y="24" width="100%" height="14"/>'),
         Markup('<rect class="before" x="0" y="24" width="50%" height="14"/>'),
-        Markup('<rect class="after" x="50%" y="24" width="{}" height="14"/>').format(_percent(after - 0.5)),
+        Markup('<rect class="after" x="50%" y="24" width="{}" height="14"/>').format(percent_of(after - 0.5)),
         Markup('<line class="limit" x1="50%" x2="50%" y1="20" y2="42"/>'),
-        Markup('<line class="limit" x1="{0}" x2="{0}" y1="20" y2="42"/>').format(_percent(after)),
+        Markup('<line class="limit" x1="{0}" x2="{0}" y1="20" y2="42"/>').format(percent_of(after)),
         Markup('<text class="tick end" x="49.5%" y="14">50 % before</text>'),
         Markup('<text class="value" x="50.5%" y="14">{}</text>').format(label),
         Markup('<text class="tick" x="0" y="56">0 %</text>'),
         Markup('<text class="tick end" x="100%" y="56">100 %: certain</text>'),
     ]
-    return _svg(name, 60, "How far a suspicion can rise", description, body)
+    return svg(name, 60, "How far a suspicion can rise", description, body)
 
 
 def key(series: str) -> Markup:
@@ -192,11 +198,11 @@ def key(series: str) -> Markup:
 def _mark(mark: Mark, ticks: Sequence[float], y: int) -> Markup:
     parts = []
     if mark.interval is not None:
-        low, high = (_percent(_inset(_fraction(value, ticks))) for value in mark.interval)
+        low, high = (percent_of(inset(fraction(value, ticks))) for value in mark.interval)
         parts.append(Markup('<line class="range" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(low, high, y, y))
         stop = Markup('<line class="range" x1="{0}" x2="{0}" y1="{1}" y2="{2}"/>')
         parts += [stop.format(end, y - 4, y + 4) for end in (low, high)]
-    return Markup("").join([*parts, *_shape(mark.series, _percent(_inset(_fraction(mark.value, ticks))), y)])
+    return Markup("").join([*parts, *_shape(mark.series, percent_of(inset(fraction(mark.value, ticks))), y)])
 
 
 def _shape(series: str, x: str, y: int) -> list[Markup]:
@@ -215,7 +221,7 @@ def _shape(series: str, x: str, y: int) -> list[Markup]:
 def _grid(ticks: Sequence[float], bottom: int, *, percent: bool) -> Markup:
     parts = []
     for index, tick in enumerate(ticks):
-        x = _percent(_inset(_fraction(tick, ticks)))
+        x = percent_of(inset(fraction(tick, ticks)))
         anchor = "" if index == 0 else " end" if index == len(ticks) - 1 else " mid"
         text = f"{tick * 100:.3g} %" if percent else f"{tick:.2f}"
         parts.append(Markup('<line class="grid" x1="{0}" x2="{0}" y1="0" y2="{1}"/>').format(x, bottom))
@@ -223,34 +229,6 @@ def _grid(ticks: Sequence[float], bottom: int, *, percent: bool) -> Markup:
     return Markup("").join(parts)
 
 
-def _ticks(low: float, high: float, *, least: float) -> list[float]:
-    """Returns two to six round numbers whose range covers ``low`` to ``high``, read as at least ``least`` apart."""
-    span = max(high - low, least, 1e-6 * abs(high))
-    step = 10.0 ** math.floor(math.log10(span / 3))
-    step *= next(factor for factor in (1, 2, 5, 10) if span / (step * factor) <= 4)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 12) for index in range(first, max(last, first + 1) + 1)]
-
-
 def _round_labels(last: int) -> list[int]:
     step = max(1, math.ceil(last / 8))
     return [number for number in range(1, last + 1) if (number - 1) % step == 0]
-
-
-def _fraction(value: float, ticks: Sequence[float]) -> float:
-    return min(max((value - ticks[0]) / (ticks[-1] - ticks[0]), 0.0), 1.0)
-
-
-def _inset(fraction: float) -> float:
-    return 0.015 + 0.97 * fraction
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}%"
-
-
-def _svg(name: str, height: int, title: str, description: str, body: Iterable[Markup]) -> Markup:
-    return Markup(
-        '<svg class="chart" role="img" aria-labelledby="{name}-title {name}-desc" width="100%" height="{height}">'
-        '<title id="{name}-title">{title}</title><desc id="{name}-desc">{description}</desc>{body}</svg>'
-    ).format(name=name, height=height, title=title, description=description, body=Markup("").join(body))

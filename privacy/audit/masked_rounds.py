@@ -7,7 +7,7 @@ attempt cannot be seen from signatures.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from privacy.audit import transcript, words
@@ -16,7 +16,7 @@ from privacy.errors import ConfigError, RemoteProtocolError, VerificationError
 from privacy.keys import signing
 from privacy.keys.agreement import check_public
 from privacy.secagg.bindings import Bindings, advert_message
-from privacy.secagg.context import Roster, RoundContext
+from privacy.secagg.context import RUN_BYTES, Roster, RoundContext
 from privacy.secagg.effects import Transcript
 from privacy.secagg.encoding import in_order
 from privacy.secagg.wire import Advert
@@ -174,6 +174,19 @@ def _check_signature(roster: Roster, site: str, what: str, signature: bytes, mes
         signing.verify(roster.keys[site], signature, message)
     except VerificationError:
         raise VerificationError(f"the signature of {site} over {what} does not fit") from None
+
+
+def other_run(run: str, data: bytes) -> Iterator[str]:
+    """Yields, in words, if the sites signed the sums of another run: a transcript cannot serve twice.
+
+    Args:
+      run: As the report names it.
+      data: A transcript in which everything holds, and all of whose attempts are of one run.
+    """
+    _, records = transcript.decode(data)
+    signed = next(record.signed for record in records if record.signed is not None)
+    if RoundContext.decode(signed.context).run != hashlib.sha256(run.encode()).digest()[:RUN_BYTES]:
+        yield "the sites signed the sums of another run than the report's"
 
 
 def problems(claim: Mapping[str, Any], data: bytes, progress: Callable[[str], None]) -> list[str]:

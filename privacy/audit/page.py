@@ -12,23 +12,32 @@ from markupsafe import Markup
 
 from privacy.audit import (
     approval,
+    assessment,
     envelope,
     masked_rounds,
+    page_assessment,
+    page_attacks,
+    page_conformance,
     page_parts,
     page_privacy,
     page_rounds,
     page_secagg,
+    page_signers,
     page_sites,
     page_utility,
     statement,
     testimony,
     words,
 )
+from privacy.audit.assessment import AUDITS
+from privacy.audit.canary_file import CANARIES_FILE
+from privacy.audit.ledger_chain import LEDGERS_FILE
 from privacy.audit.site_statement import STATEMENTS_FILE
 from privacy.audit.statement import Statement
 from privacy.audit.stylesheet import CSS
 from privacy.audit.template import PAGE
 from privacy.audit.transcript import TRANSCRIPT_FILE
+from privacy.keys.signing import keyid
 
 ENVELOPE_OPEN = b'<script type="application/json" id="envelope">'
 ENVELOPE_CLOSE = b"</script>"
@@ -54,7 +63,8 @@ def render(envelope_data: bytes) -> bytes:
     # Strictly decoded, it consists of base64, hex and fixed names: there is no "<" that could end the script early.
     embedded = Markup((ENVELOPE_OPEN + envelope_data + ENVELOPE_CLOSE).decode("ascii"))  # noqa: S704 - decoded above
     css, csp = Markup(CSS), Markup(CSP)  # noqa: S704 - constants of this package
-    return _TEMPLATE.render(_view(report), keyid=sealed.keyid, envelope=embedded, css=css, csp=csp).encode()
+    view = {**_view(report), **_evidence(report), "signed": page_signers.view(sealed, report)}
+    return _TEMPLATE.render(view, keyid=keyid(report.public_key), envelope=embedded, css=css, csp=csp).encode()
 
 
 def _view(report: Statement) -> dict[str, Any]:
@@ -64,6 +74,8 @@ def _view(report: Statement) -> dict[str, Any]:
     states = body["protections"]
     used = {claim["kind"] for claim in body["claims"]}
     return {
+        "file": "report.html" if body["audited"] is None else "audit.html",
+        "canaries": CANARIES_FILE,
         "run": run,
         "tool": body["tool"],
         "status": words.STATUSES[run["status"]],
@@ -95,6 +107,24 @@ def _view(report: Statement) -> dict[str, Any]:
     }
 
 
+def _evidence(report: Statement) -> dict[str, Any]:
+    """What was tested, attacked and written down beside the run itself, and what that means to a reviewer."""
+    return {
+        "alarms": page_assessment.alarms(report.predicate),
+        "measured": page_assessment.measured(report.predicate),
+        "tested": page_conformance.view(report),
+        "one_run": page_attacks.one_run(report),
+        "black_box": page_attacks.black_box(report),
+        "membership": page_attacks.membership(report),
+        "one_shot": page_attacks.one_shot(report),
+        "inversion": page_attacks.inversion(report),
+        "ledgers": page_signers.ledgers(report),
+        "questions": page_assessment.questions(report.predicate),
+        "asked": assessment.attacks(report.predicate),
+        "risks": assessment.dpia(report.predicate),
+    }
+
+
 def _moment(text: str) -> str:
     return f"{text[:10]} {text[11:16]} UTC"
 
@@ -119,6 +149,10 @@ def _says(claim: dict[str, Any], *, unequal: bool) -> str:
 
 _SAYS: dict[str, Callable[[dict[str, Any]], str]] = {
     "model.digest": lambda c: f"The model is the file {c['file']} with SHA-256 {c['sha256'][:16]}…",
+    "conformance.release": page_conformance.says,
+    "ledger.chain": lambda c: f"By {LEDGERS_FILE}, {words.count(len(c['ledgers']), 'ledger')} without a gap",
+    **dict.fromkeys(AUDITS, page_assessment.attack_says),
+    "audit.one_shot": lambda c: f"Canary sites give an estimate of ε {c['estimate']}, which is no bound",
     "secagg.rounds": lambda c: f"By the signatures in {TRANSCRIPT_FILE}, {masked_rounds.summary(c)}",
     "secagg.egress": lambda _: "The coordinator received no unmasked array from any site",
     approval.ADOPTED: lambda c: f"By {approval.CHARTER_FILE}, {approval.adopted_summary(c)}",

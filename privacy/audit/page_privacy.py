@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from privacy.audit import charts, pricing, words
+from privacy.audit import charts, page_curves, pricing, words
 from privacy.audit.statement import Statement
 from privacy.audit.tables import Column, Table
 from privacy.dp.events import event_from_json
@@ -30,7 +30,10 @@ _NO_ROOM = "has no room for another attempt"
 def view(report: Statement) -> list[dict[str, Any]]:
     """Returns what the page shows of each claim of differential privacy."""
     n_sites = len(report.predicate["egress"])
-    return [_claim(claim, n_sites, unequal=report.unequal) for claim in report.epsilons]
+    return [
+        {**_claim(claim, n_sites, unequal=report.unequal), "curves": page_curves.view(report, claim)}
+        for claim in report.epsilons
+    ]
 
 
 def stop(report: Statement) -> dict[str, Any] | None:

@@ -27,17 +27,23 @@ _MOST_ERRORS = 20
 
 
 @cache
-def _validator(name: str) -> Draft202012Validator:
+def _validator(name: str, definition: str) -> Draft202012Validator:
     text = resources.files("privacy.audit").joinpath("schemas", f"{name}.json").read_text(encoding="utf-8")
-    return Draft202012Validator(json.loads(text))
+    schema = json.loads(text)
+    return Draft202012Validator({"$ref": f"#/$defs/{definition}", "$defs": schema["$defs"]} if definition else schema)
 
 
-def check(name: str, value: Any) -> None:
+def check(name: str, value: Any, *, definition: str = "") -> None:
     """Checks a decoded JSON value against one of ``NAMES``; returns nothing.
+
+    Args:
+      name: Which format.
+      value: What was decoded.
+      definition: Name of a part under ``$defs`` that the value should be; empty for the whole.
 
     Raises: ConfigError: It does not fit; the message says where.
     """
-    error = best_match(islice(_validator(name).iter_errors(value), _MOST_ERRORS))
+    error = best_match(islice(_validator(name, definition).iter_errors(value), _MOST_ERRORS))
     if error is not None:
         where = "/".join(str(part) for part in error.absolute_path) or "the top level"
         raise ConfigError(f"not a valid {name}: at {where[:120]}: {error.message[:160]}")

@@ -123,9 +123,11 @@ def opened(data: bytes, keys: Mapping[str, bytes]) -> SiteStatement:
     site = body["site"]
     if site not in keys:
         raise VerificationError(f"{site} states something and is no site of the charter")
-    if keyid(keys[site]) != sealed.keyid:
-        raise VerificationError(f"the statement of {site} is signed by key {sealed.keyid[:16]}, which is not its own")
-    envelope.check_signature(sealed, keys[site], PAYLOAD_TYPE)
+    if keyid(keys[site]) not in sealed.keyids:
+        raise VerificationError(
+            f"the statement of {site} is signed by key {sealed.keyids[0][:16]}, which is not its own"
+        )
+    envelope.check_only_signature(sealed, keys[site], PAYLOAD_TYPE)
     refusals = tuple(Refusal(**refusal) for refusal in body["refusals"])
     if body["decisions"]["refused"] != sum(refusal.times for refusal in refusals):
         raise VerificationError(f"{site} lists other refusals than it counts")

@@ -9,17 +9,17 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from privacy.audit import egress, words
+from privacy.audit import egress, payments, words
 from privacy.audit.approval import ADOPTED, APPROVED
 from privacy.audit.checkpoint import Checkpoint, NoteKey, open_checkpoint, parse_note, parse_size
 from privacy.audit.egress import Sent
 from privacy.audit.envelope import decode_base64
-from privacy.audit.pricing import events_of
+from privacy.audit.payments import Payment
 from privacy.audit.site_statement import SiteStatement, read_all
 from privacy.audit.statement import Statement
 from privacy.audit.witness import Witness
 from privacy.charter.document import Charter
-from privacy.dp.events import Event, event_from_json, merged
+from privacy.dp.events import event_from_json
 from privacy.errors import ConfigError, UnsupportedEventError, VerificationError
 
 STATED, LEFT, WITNESSED = "sites.statements", "sites.egress", "log.witnessed"
@@ -53,12 +53,13 @@ def stated_claim(stated: Stated, data: bytes, unattested: Mapping[str, str]) -> 
         "id": STATED,
         "kind": "attested",
         "statements_sha256": hashlib.sha256(data).hexdigest(),
-        "sites": [_stated(one) for one in stated.values()],
+        "sites": [stated_entry(one) for one in stated.values()],
         "unattested": [{"site": site, "reason": reason} for site, reason in unattested.items()],
     }
 
 
-def _stated(one: SiteStatement) -> dict[str, Any]:
+def stated_entry(one: SiteStatement) -> dict[str, Any]:
+    """Returns what the claim says of one statement."""
     return {
         "site": one.site,
         "allowed": one.allowed,
@@ -82,7 +83,7 @@ def stated_in(report: Statement, charter: Charter, data: bytes) -> Stated:
     if found != claim["statements_sha256"]:
         raise VerificationError(f"the sites' statements have SHA-256 {found[:16]}..., the report's are others")
     stated = read_all(data, keys_of(charter))
-    if [_stated(one) for one in stated.values()] != claim["sites"]:
+    if [stated_entry(one) for one in stated.values()] != claim["sites"]:
         raise VerificationError("the report lists other decisions or refusals than the sites state")
     for one in stated.values():
         if problem := next(about(one, report, charter), ""):
@@ -111,17 +112,12 @@ def about(one: SiteStatement, report: Statement, charter: Charter) -> Iterator[s
 
 
 def _debits(one: SiteStatement, report: Statement) -> Iterator[str]:
-    """What a site says that it paid must be the events from which its epsilon was computed."""
-    paid: dict[str, list[Event]] = {}
-    for debit in one.debits:
-        paid.setdefault(debit["claim"], []).append(event_from_json(debit["event"]))
-    for claim in report.epsilons:
-        name = claim["unit"] + ("-distributed" if claim["placement"] == "distributed" else "")
-        for entry in claim["sites"]:
-            if entry["site"] == one.site and set(merged(paid.pop(name, []))) != set(merged(events_of(entry))):
-                yield f"{one.site} states other debits than {claim['id']} is computed from"
-    if paid:
-        yield f"{one.site} paid for {', '.join(sorted(paid))}, about which the report claims nothing"
+    """What a site says that it paid must be the events from which its epsilon was computed, and cover its answers."""
+    paid = [
+        Payment(debit["claim"], debit["round"], debit["attempt"], event_from_json(debit["event"]))
+        for debit in one.debits
+    ]
+    yield from payments.problems(report, one.site, paid)
 
 
 def left_claim(stated: Stated, received: Mapping[str, Sequence[Sent]]) -> dict[str, Any]:

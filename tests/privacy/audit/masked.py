@@ -15,11 +15,22 @@ from privacy.audit import masked_rounds, transcript
 from privacy.audit.transcript import AttemptRecord
 from privacy.secagg import client, coordinator
 from privacy.secagg.admission import ClientConfig, LocalInput
-from privacy.secagg.context import Block, Durations, Region, Roster, RoundContext, model_root, region_digest, thresholds
+from privacy.secagg.context import (
+    RUN_BYTES,
+    Block,
+    Durations,
+    Region,
+    Roster,
+    RoundContext,
+    model_root,
+    region_digest,
+    thresholds,
+)
 from privacy.secagg.suite import RealSuite
 from tests.privacy.audit import sample
-from tests.privacy.secagg.parties import JOB, PLAN, RUN, Parties, exchange, identity, lose, random_input, seeded
+from tests.privacy.secagg.parties import JOB, PLAN, Parties, exchange, identity, lose, random_input, seeded
 
+RUN = hashlib.sha256(sample.RUN_ID.encode()).digest()[:RUN_BYTES]
 SITES = tuple(sorted(sample.N_TRAIN))
 ROSTER = Roster(1, {site: identity(site).public_key for site in (*SITES, "spare")})
 

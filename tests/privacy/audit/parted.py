@@ -14,7 +14,7 @@ from privacy.audit import masked_rounds
 from privacy.audit.transcript import AttemptRecord
 from privacy.dp.events import Relation
 from privacy.secagg.context import Block, Region
-from tests.privacy.audit import masked, promises, sample
+from tests.privacy.audit import ledgers, masked, promises, sample
 
 WIDE = ("cleveland", "hungary", "va")
 COMMON = Region(masked.SITES, (Block(8, 1000),))
@@ -101,7 +101,7 @@ def predicate() -> dict[str, Any]:
         _round(1, (), []),
         _round(2, ("va",), [1]),
         _round(3, (), [1], attempts=2),
-        _round(4, ("hungary", "va"), [0, 1]),
+        _round(4, masked.SITES, [0, 1]),
     ]
     body["submodels"] = submodels()
     return body
@@ -112,7 +112,8 @@ def shared_noise() -> dict[str, Any]:
     body = predicate()
     claim = copy.deepcopy(promises.of(promises.predicate("distributed"), "distributed"))
     for entry in claim["sites"]:
-        entry.update(promises.holder(entry["site"], promises.SHARED.event(4), "RDP"))
+        paid = 3 if entry["site"] == "va" else 4  # it was silent in round 2
+        entry.update(promises.holder(entry["site"], promises.SHARED.event(paid), "RDP"))
         del entry["lifetime"]
     for row in claim["hypothetical"]:
         event = promises.SHARED.hypothetical(row["shares"], 4)
@@ -121,6 +122,7 @@ def shared_noise() -> dict[str, Any]:
     body["protections"]["distributed_dp"] = True
     for scores in (*body["utility"]["sites"], body["utility"]["mean"]):
         scores["together_without_privacy"] = scores["together"]
+    body["claims"][-2:-2] = ledgers.evidence(body)
     return body
 
 

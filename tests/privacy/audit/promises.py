@@ -15,7 +15,7 @@ from privacy.dp.accounting import Accountant, epsilon, round_up
 from privacy.dp.events import FULL_BATCH, Arithmetic, Event, GaussianEvent, Relation, merged
 from privacy.dp.filters import Filter, FilterKind
 from privacy.dp.skellam import DistributedNoise
-from tests.privacy.audit import masked, sample
+from tests.privacy.audit import ledgers, masked, sample
 
 BUDGET = Decimal(2)
 EXACT = GaussianEvent(sample.NOISE, FULL_BATCH, 16, arithmetic=Arithmetic.INTEGER_EXACT)
@@ -104,10 +104,16 @@ def _claims() -> dict[str, dict[str, Any]]:
 
 def predicate(*placements: str) -> dict[str, Any]:
     """The masked sample report with a claim for each placement, all of them unless named, before those about masks."""
+    return copy.deepcopy(_predicate(placements or tuple(IDS)))
+
+
+@cache
+def _predicate(placements: tuple[str, ...]) -> dict[str, Any]:
     body = masked.predicate()
-    for place, placement in enumerate(placements or IDS, start=1):
+    for place, placement in enumerate(placements, start=1):
         body["claims"].insert(place, copy.deepcopy(_claims()[placement]))
         body["protections"][SWITCHES[placement]] = True
+    body["claims"][-2:-2] = ledgers.evidence(body)
     return body
 
 

@@ -13,19 +13,20 @@ from privacy.audit import consistency, division, masked_rounds, page, report, st
 from privacy.audit.verify import Verdict, verify
 from privacy.errors import ConfigError
 from privacy.secagg.context import Block, Region
-from tests.privacy.audit import masked, parted, sample
+from tests.privacy.audit import ledgers, masked, parted, sample
 from tests.privacy.audit.test_page import Document
 
 Edit = Callable[[dict[str, Any]], object]
 ROUNDS, PARTS = "secagg.rounds", "report.consistency"
 
 
-def full(data: bytes, transcript: bytes | None = None) -> Verdict:
+def full(data: bytes, transcript: bytes | None = None, beside: bytes | None = None) -> Verdict:
     return verify(
         data,
         trusted={sample.KEY.public_key},
         model_sha256=sample.MODEL_SHA256,
         transcript=transcript or parted.signed_rounds(),
+        ledgers=beside,
     )
 
 
@@ -46,9 +47,11 @@ def found(body: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("make", [parted.predicate, parted.shared_noise])
 def test_an_honest_report_holds_and_so_does_its_page(make: Callable[[], dict[str, Any]]) -> None:
-    data = parted.signed(make())
+    body = make()
+    data = parted.signed(body)
     for version in (data, page.render(data)):
-        assert full(version).exit_code == 0, full(version).lines()
+        verdict = full(version, beside=ledgers.behind(body))
+        assert verdict.exit_code == 0, verdict.lines()
 
 
 def test_the_claim_names_every_sum_that_was_opened() -> None:

@@ -31,7 +31,13 @@ REPORT = sample.signed(masked.predicate())
 
 
 def checked(report: bytes, signed: bytes | None) -> Verdict:
-    return verify(report, trusted={sample.KEY.public_key}, model_sha256=sample.MODEL_SHA256, transcript=signed)
+    return verify(
+        report,
+        trusted={sample.KEY.public_key},
+        model_sha256=sample.MODEL_SHA256,
+        transcript=signed,
+        ledgers=sample.ledgers_file(),
+    )
 
 
 def outcome(verdict: Verdict, claim: str = "secagg.rounds") -> tuple[str, str]:
@@ -57,7 +63,7 @@ def wrong_with(signed: bytes, claim: dict[str, Any] = CLAIM) -> str:
 def test_an_honest_run_holds() -> None:
     verdict = checked(sample.signed(masked.predicate(private=True)), HONEST)
     assert verdict.exit_code == 0
-    assert [(claim.id, claim.kind) for claim in verdict.claims[4:]] == [
+    assert [(claim.id, claim.kind) for claim in verdict.claims[6:]] == [
         ("secagg.rounds", "proved"),
         ("secagg.egress", "asserted"),
     ]
@@ -366,7 +372,8 @@ def test_a_signed_lie_about_masked_rounds_fails(said: str) -> None:
     for one in claim["attempts"]:
         entry = body["rounds"][one["round"] - 1]
         entry.update(attempts=one["attempt"], answered=one["survivors"])
-        entry["missing"] = [item for item in entry["missing"] if item["site"] not in one["survivors"]]
+        lost = [site for site in masked.SITES if site not in one["survivors"]]
+        entry["missing"] = [{"site": site, "reason": "lost"} for site in lost]
         for region in one["regions"]:
             region["holders"] = len(one["survivors"])
     verdict = checked(sample.forged(body), HONEST)

@@ -4,16 +4,21 @@ import math
 import re
 import subprocess
 import sys
+from decimal import Decimal
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from privacy.audit import charts, envelope, page, words
+from privacy.audit import charts, drawing, envelope, page, words
 from privacy.audit.stylesheet import CSS
+from privacy.dp.accounting import epsilon, round_up
+from privacy.dp.events import FULL_BATCH, GaussianEvent, Relation
 from privacy.errors import ConfigError
 from tests.privacy.audit import masked, promises, sample
 
+ZERO_OUT = Relation.REPLACE_SPECIAL
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 
 
@@ -70,6 +75,11 @@ def promised() -> bytes:
     return page.render(promises.signed())
 
 
+@pytest.fixture(scope="module")
+def audited() -> bytes:
+    return page.render(sample.signed(sample.audited_predicate()))
+
+
 def drawn(**changes: Any) -> Document:
     body = sample.predicate()
     for path, value in changes.items():
@@ -85,20 +95,31 @@ def drawn(**changes: Any) -> Document:
 
 
 def test_the_first_screen_answers_who_from_whom_and_how_strongly(private: bytes) -> None:
-    first_screen = private[: private.index(b"What was on")]
-    text = Document(first_screen).text
+    text = first_screen(private)
     for phrase in (
         "486 records at 4 sites",
         "The unit is one record",
         "the coordinator, the other sites",
         "A 50 % suspicion that a given person's record was in the training set rises to at most about 72 %",
         "ε ≤ 0.9646 at δ = 0.001",
+        "No attack was measured for this report.",
+        "What is not protected",
+        "How to check collegium verify report.html --trust keys.txt",
+        "Signed by the run, with a key made for it.",
+        *sample.predicate()["not_protected"],
+    ):
+        assert phrase in text, phrase
+
+
+def test_what_the_number_rests_on_is_told_further_down(private: bytes) -> None:
+    text = section(private, "spent-local")
+    for phrase in (
         "replace_special",
         "ε ≤ 2.2186",
         "every record in every step",
         "PLD; by RDP, a looser method: ε ≤ 1.1098",
+        "No budget was set.",
         "asserted",
-        *sample.predicate()["not_protected"],
     ):
         assert phrase in text, phrase
 
@@ -118,13 +139,13 @@ def test_what_was_off_is_said_in_words(private: bytes) -> None:
 def test_without_privacy_the_page_says_so_first_and_names_no_epsilon(plain: bytes) -> None:
     text = Document(plain).text
     assert text.index("No differential privacy was applied.") < text.index("Who is protected")
-    assert "ε" not in text
+    assert "ε ≤" not in text
     assert "suspicion" not in text
 
 
 def test_every_figure_of_the_report_stands_in_a_table(private: bytes) -> None:
     text = Document(private).text
-    assert "cleveland 199 104 78.8 % 59.6 % 81.7 % 80.8 % 82.7 % 72.1–87.2 %" in text
+    assert "cleveland 199 104 78.8 % 59.6 % 81.7 % 80.8 % 82.7 % 72.2–87.2 %" in text
     assert "Mean of sites 81.4 % 61.2 % 82.5 % 81.2 % 79.5 %" in text
     assert "switzerland 30 1 10.6156 all records 15 0.9282 1.0000 2.1332 1.0688" in text
     assert "4 1 3: cleveland, hungary, va switzerland: no answer within 10 s completed" in text
@@ -163,20 +184,39 @@ def test_the_sums_that_were_opened_are_told(summed: bytes) -> None:
         assert phrase in text, phrase
 
 
-def block(data: bytes, placement: str) -> str:
-    """What the page tells of one promise, before it comes to the protections."""
-    first_screen = data[: data.index(b"What was on")].split(b'<h2 class="promise"')
-    (found,) = (Document(b"<h2" + part).text for part in first_screen if f"promise-{placement}".encode() in part[:60])
-    return found
+def section(data: bytes, heading: str) -> str:
+    """What one section of a page says, by the id of its heading."""
+    _, _, rest = data.partition(f'<section aria-labelledby="{heading}">'.encode())
+    return Document(rest[: rest.index(b"</section>")]).text
 
 
-PROMISES = {
+def first_screen(data: bytes) -> str:
+    return Document(data[: data.index(b"What was on")]).text
+
+
+FIRST = {
     "local": (
-        "Noise at each site, in every step",
+        "Noise at each site, in every step. Each single record",
         "486 records at 4 sites",
         "The unit is one record",
         "Everyone outside the site that holds the record",
         "ε ≤ 0.9646 at δ = 0.001",
+    ),
+    "central": (
+        "Noise at the server, on every opened sum. Each site as a whole, with everything that it put in: 4 sites.",
+        "Not the server: it adds the noise itself",
+        "A 50 % suspicion that a given site's data went into the model rises to at most about 72 %",
+        "ε ≤ 0.9282 at δ = 0.001 for each site, against whoever receives the model, not the server.",
+    ),
+    "distributed": (
+        "Shares of noise from every site, under the masks. Each site as a whole",
+        "The unit is one site",
+        "A site knows its own share",
+        "against whoever sees sums that hold 2 or more shares of noise unknown to them",
+    ),
+}
+DETAILS = {
+    "local": (
         "Gaussian on a public grid, drawn as exact integers",
         "PLD; by RDP, a looser method: ε ≤ 1.1098",
         "a Gaussian filter",
@@ -184,32 +224,34 @@ PROMISES = {
         "proved as far as arithmetic goes",
     ),
     "central": (
-        "Noise at the server, on every opened sum",
-        "Each site as a whole, with everything that it put in: 4 sites.",
-        "Not the server: it adds the noise itself",
-        "A 50 % suspicion that a given site's data went into the model rises to at most about 72 %",
-        "ε ≤ 0.9282 at δ = 0.001 for each site, against whoever receives the model, not the server.",
         "the same data with one site blanked out; the number of sites is public",
         "every site in every round",
         "No budget was set.",
     ),
     "distributed": (
-        "Shares of noise from every site, under the masks",
-        "The unit is one site",
-        "A site knows its own share",
-        "against whoever sees sums that hold 2 or more shares of noise unknown to them",
         "Skellam, drawn as exact integers",
-        "Accountant RDP Over all runs",
+        "Accountant RDP Over the rounds",
         "a Rényi filter of order",
     ),
 }
 
 
-@pytest.mark.parametrize("placement", PROMISES)
+@pytest.mark.parametrize("placement", FIRST)
 def test_each_promise_says_whom_it_protects_from_whom_and_how(promised: bytes, placement: str) -> None:
-    text = block(promised, placement)
-    for phrase in PROMISES[placement]:
-        assert phrase in text, phrase
+    for where, phrases in ((first_screen(promised), FIRST), (section(promised, f"spent-{placement}"), DETAILS)):
+        for phrase in phrases[placement]:
+            assert phrase in where, phrase
+
+
+def test_epsilon_is_drawn_over_the_rounds_and_over_delta(private: bytes) -> None:
+    text = section(private, "spent-local")
+    sixteen = [GaussianEvent(sample.NOISE, FULL_BATCH, 16)]
+    for delta, said in ((Decimal("0.1"), "10⁻¹"), (Decimal("1e-10"), "10⁻¹⁰")):
+        assert f"δ = {said}: ε ≤ {round_up(epsilon(sixteen, delta, ZERO_OUT))}" in text
+    # Round 7 took two attempts, so that eight executions were over after it; none of fifteen is left out at the end.
+    assert "round 2: ε ≤ 0.2793" in text
+    assert f"round 8: ε ≤ {sample.price([GaussianEvent(sample.NOISE, FULL_BATCH, 9)], ZERO_OUT)}" in text
+    assert "round 15: ε ≤ 0.9646" in text
 
 
 def test_promises_are_told_apart_and_never_added(promised: bytes) -> None:
@@ -271,7 +313,7 @@ def test_a_run_that_came_to_its_end_was_not_stopped(promised: bytes) -> None:
 def test_a_run_without_masks_tells_of_no_sums(private: bytes) -> None:
     text = Document(private).text
     assert "Which sums were opened" not in text
-    assert "transcript" not in text
+    assert "secagg.jsonl" not in text
 
 
 @pytest.mark.parametrize(
@@ -363,7 +405,7 @@ def test_the_same_report_draws_the_same_bytes_in_another_process(private: bytes)
     assert again.stdout == private
 
 
-@pytest.mark.parametrize("which", ["private", "plain", "summed", "promised"])
+@pytest.mark.parametrize("which", ["private", "plain", "summed", "promised", "audited"])
 def test_the_page_is_well_formed(which: str, request: pytest.FixtureRequest) -> None:
     data = request.getfixturevalue(which)
     document = Document(data)
@@ -390,7 +432,7 @@ def test_the_envelope_inside_is_the_envelope(private: bytes) -> None:
     _, _, rest = private.partition(page.ENVELOPE_OPEN)
     inside, _, _ = rest.partition(page.ENVELOPE_CLOSE)
     assert inside == sample.signed()
-    envelope.check_signature(envelope.decode(inside), sample.KEY.public_key)
+    envelope.check_only_signature(envelope.decode(inside), sample.KEY.public_key, envelope.PAYLOAD_TYPE)
 
 
 HOSTILE = "</script><script>alert(1)</script><b onclick='x'>\"&{{ 7 * 7 }}{% raw %}"
@@ -432,10 +474,10 @@ def test_what_is_not_a_report_is_not_drawn() -> None:
 # Who can read it
 
 
-@pytest.mark.parametrize(("which", "charts"), [("private", 4), ("plain", 2), ("promised", 10)])
+@pytest.mark.parametrize(("which", "charts"), [("private", 8), ("plain", 2), ("promised", 15), ("audited", 19)])
 def test_every_chart_speaks(which: str, charts: int, request: pytest.FixtureRequest) -> None:
     document = Document(request.getfixturevalue(which))
-    drawings = [svg for svg in document.named("svg") if svg.get("class") == "chart"]
+    drawings = [svg for svg in document.named("svg") if str(svg.get("class")).startswith("chart")]
     ids = {attributes["id"] for tag, attributes in document.elements if tag in {"title", "desc"} and "id" in attributes}
     assert len(drawings) == charts
     for svg in drawings:
@@ -444,6 +486,21 @@ def test_every_chart_speaks(which: str, charts: int, request: pytest.FixtureRequ
     assert document.named("table")
     assert all(cell["scope"] in {"col", "row"} for cell in document.named("th"))
     assert len(document.named("caption")) == len(document.named("table"))
+
+
+@pytest.mark.parametrize("which", ["private", "plain", "promised", "audited"])
+def test_headings_come_in_order_and_scroll_regions_can_be_reached(which: str, request: pytest.FixtureRequest) -> None:
+    document = Document(request.getfixturevalue(which))
+    levels = [int(tag[1]) for tag, _ in document.elements if re.fullmatch(r"h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    ids = {attributes.get("id") for _, attributes in document.elements}
+    regions = [one for one in document.named("div") if one.get("class") == "wide"]
+    assert regions
+    for region in regions:
+        assert (region["role"], region["tabindex"]) == ("region", "0")
+        assert region["aria-labelledby"] in ids
 
 
 def test_series_differ_in_shape_and_not_only_in_colour() -> None:
@@ -485,18 +542,21 @@ def test_text_and_marks_reach_wcag_aa(name: str) -> None:
     for text in ("ink", "soft", "accent", "warn", "other", "third"):
         for ground in ("paper", "card"):
             assert contrast(palette[text], palette[ground]) >= 4.5, (text, ground)
-    for text, ground in (("ink", "warn-wash"), ("warn", "warn-wash"), ("ink", "wash"), ("card", "accent")):
+    pairs = (("ink", "warn-wash"), ("soft", "warn-wash"), ("warn", "warn-wash"), ("ink", "wash"), ("card", "accent"))
+    for text, ground in pairs:
         assert contrast(palette[text], palette[ground]) >= 4.5, (text, ground)
+    for mark, ground in (("accent", "wash"), ("accent", "warn-wash"), ("other", "warn-wash"), ("warn", "paper")):
+        assert contrast(palette[mark], palette[ground]) >= 3, (mark, ground)
 
 
 # Charts on their own
 
 
 def test_ticks_are_round_and_cover_the_values() -> None:
-    assert charts._ticks(0.5962, 0.9650, least=0.1) == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
-    assert charts._ticks(0.8, 0.8, least=0.1)[0] <= 0.8 <= charts._ticks(0.8, 0.8, least=0.1)[-1]
+    assert drawing.round_ticks(0.5962, 0.9650, least=0.1) == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
+    assert drawing.round_ticks(0.8, 0.8, least=0.1)[0] <= 0.8 <= drawing.round_ticks(0.8, 0.8, least=0.1)[-1]
     for low, high in ((0.0, 0.0), (0.31, 0.952), (1e-9, 2e-9), (1e17, 1.1e17), (0.0, 1.0)):
-        ticks = charts._ticks(low, high, least=0.01)
+        ticks = drawing.round_ticks(low, high, least=0.01)
         assert 2 <= len(ticks) <= 6
         assert ticks[0] <= low <= high <= ticks[-1]
 
@@ -515,6 +575,6 @@ def test_long_runs_and_many_sites_stay_drawable() -> None:
     first = body["rounds"][0]
     body["rounds"] = [{**first, "round": number} for number in range(1, 1201)]
     body["run"].update(rounds=1200, completed=1200)
-    data = page.render(sample.signed(body))
+    data = page.render(sample.forged(body))
     assert data.count(b'class="dot"') == 600
     assert "1 to 1200 1 4: cleveland" in Document(data).text

@@ -19,6 +19,10 @@ def epsilon_claim(body: dict[str, Any]) -> dict[str, Any]:
     return claim
 
 
+def dropped(body: dict[str, Any], claim_id: str) -> object:
+    return body["claims"].pop([claim["id"] for claim in body["claims"]].index(claim_id))
+
+
 # What is changed, and the claim that must then fail.
 CONTRADICTIONS: dict[str, tuple[str, Edit]] = {
     "completed rounds": ("report.consistency", lambda b: b["run"].update(completed=14)),
@@ -38,7 +42,21 @@ CONTRADICTIONS: dict[str, tuple[str, Edit]] = {
         lambda b: b["utility"]["left_out"].append(b["utility"]["left_out"][0]),
     ),
     "privacy off with a claim": ("report.consistency", lambda b: b["protections"].update(record_dp=False)),
-    "privacy on without a claim": ("report.consistency", lambda b: b["claims"].pop()),
+    "privacy on without a claim": ("report.consistency", lambda b: b["claims"].pop(1)),
+    "an epsilon without a word of its ledgers": ("report.consistency", lambda b: dropped(b, "ledger.chain")),
+    "an epsilon without a test of its noise": ("report.consistency", lambda b: dropped(b, "conformance.release")),
+    "a test of noise without an epsilon": (
+        "report.consistency",
+        lambda b: (b["protections"].update(record_dp=False), dropped(b, "privacy.epsilon"), dropped(b, "ledger.chain")),
+    ),
+    "ledgers without an epsilon": (
+        "report.consistency",
+        lambda b: (
+            b["protections"].update(record_dp=False),
+            dropped(b, "privacy.epsilon"),
+            dropped(b, "conformance.release"),
+        ),
+    ),
     "site privacy without a claim": ("report.consistency", lambda b: b["protections"].update(site_dp=True)),
     "distributed privacy without a claim": (
         "report.consistency",
@@ -207,7 +225,8 @@ def test_a_contradiction_about_masked_rounds_is_not_signed_and_is_found(claim_id
 def test_a_skipped_round_has_aborted_attempts_only() -> None:
     body = masked.predicate()
     attempts(body)[0].update(survivors=[], regions=[], cohort=None, model_root=None, ctx=None, aborted="too few")
-    body["rounds"][0].update(skipped=True, answered=[])
+    away = [{"site": site, "reason": "too few"} for site in masked.SITES]
+    body["rounds"][0].update(skipped=True, answered=[], missing=away)
     body["run"].update(completed=14, skipped=1)
     found = consistency.of_all(statement.decode(statement.encode(body, sample.MODEL_SHA256)))
     assert found == []
@@ -232,7 +251,7 @@ def test_an_epsilon_above_the_target_is_named_as_such() -> None:
 
 HONEST_VARIANTS: dict[str, Edit] = {
     "as it is": lambda _b: None,
-    "stopped early": lambda b: (b["run"].update(status="stopped", completed=14), b["rounds"].pop()),
+    "stopped early": lambda b: b["run"].update(status="stopped", rounds=16),
     "no scores": lambda b: b["utility"].update(
         sites=[], left_out=[], mean=dict.fromkeys(b["utility"]["mean"]), baselines={"constant": None, "majority": None}
     ),
@@ -251,7 +270,12 @@ HONEST_VARIANTS: dict[str, Edit] = {
 def test_honest_variants_are_signed_and_hold(edit: Edit) -> None:
     body = sample.predicate()
     edit(body)
-    verdict = verify(sample.signed(body), trusted={sample.KEY.public_key}, model_sha256=sample.MODEL_SHA256)
+    verdict = verify(
+        sample.signed(body),
+        trusted={sample.KEY.public_key},
+        model_sha256=sample.MODEL_SHA256,
+        ledgers=sample.ledgers_file(),
+    )
     assert verdict.exit_code == 0, verdict.lines()
 
 
@@ -301,7 +325,8 @@ def test_any_other_statement_is_not_a_report(edit: Edit) -> None:
 def test_claims_may_come_in_any_order() -> None:
     body = sample.predicate()
     body["claims"].reverse()
-    assert verify(sample.signed(body), self_signed=True, model_sha256=sample.MODEL_SHA256).exit_code == 0
+    at_hand: dict[str, Any] = {"model_sha256": sample.MODEL_SHA256, "ledgers": sample.ledgers_file()}
+    assert verify(sample.signed(body), self_signed=True, **at_hand).exit_code == 0
 
 
 def test_a_report_that_leaves_nothing_unprotected_is_not_signed() -> None:

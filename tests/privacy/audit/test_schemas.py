@@ -79,9 +79,11 @@ def at(value: Any, path: tuple[str | int, ...]) -> Any:
 def short() -> dict[str, Any]:
     """The sample with one entry in every list, and every claim."""
     body = masked.predicate(private=True)
-    body["claims"][2]["attempts"] = body["claims"][2]["attempts"][:1]
+    _model, epsilon, tested, chain, masks, _egress = body["claims"]
     body["rounds"] = body["rounds"][3:4]  # the round that somebody missed
-    for holder, name in ((body, "egress"), (body["utility"], "sites"), (body["claims"][1], "sites")):
+    path = tested["sites"][0]
+    lists = [(body, "egress"), (body["utility"], "sites"), (epsilon, "sites"), (masks, "attempts")]
+    for holder, name in (*lists, (chain, "ledgers"), (tested, "sites"), (path, "tests"), (path, "controls")):
         holder[name] = holder[name][:1]
     return body
 
@@ -132,7 +134,11 @@ BOUNDS: dict[str | int, Any] = {
 @pytest.mark.parametrize("name", ["privacy-audit-v1", "simulate-v1"])
 def test_every_field_about_sub_models_is_required_typed_and_closed(name: str) -> None:
     def fits(found: Any) -> bool:
-        body = {**parted.predicate(), "submodels": found} if name == "privacy-audit-v1" else {**SIMULATION, "submodels": found}
+        body = (
+            {**parted.predicate(), "submodels": found}
+            if name == "privacy-audit-v1"
+            else {**SIMULATION, "submodels": found}
+        )
         try:
             schemas.check(name, body)
         except ConfigError:
@@ -177,7 +183,7 @@ def test_an_error_is_one_short_line_that_says_where() -> None:
 
 
 def test_a_claim_is_made_once() -> None:
-    for place in range(4):
+    for place in range(6):
         body = masked.predicate(private=True)
         body["claims"][place - 1] = body["claims"][place]
         with pytest.raises(ConfigError):

@@ -15,9 +15,10 @@ from privacy.audit.answers import CheckedClaim
 from privacy.audit.verify import Verdict, exit_code, verify
 from privacy.dp.events import FULL_BATCH, GaussianEvent, Relation, Sampling, SamplingType
 from privacy.errors import ConfigError, FederationError, LocalProtocolError, VerificationError
-from tests.privacy.audit import promises, sample
+from tests.privacy.audit import ledgers, promises, sample
 
 TRUST = {sample.KEY.public_key}
+LEDGERS = sample.ledgers_file()
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +31,8 @@ def drawn(envelope: bytes) -> bytes:
     return page.render(envelope)
 
 
-def full(data: bytes) -> Verdict:
-    return verify(data, trusted=TRUST, model_sha256=sample.MODEL_SHA256)
+def full(data: bytes, beside: bytes | None = LEDGERS) -> Verdict:
+    return verify(data, trusted=TRUST, model_sha256=sample.MODEL_SHA256, ledgers=beside)
 
 
 def code(data: bytes) -> int:
@@ -55,6 +56,8 @@ def test_everything_holds_with_trust_and_model(envelope: bytes) -> None:
         ("report.consistency", "proved", "holds"),
         ("model.digest", "attested", "holds"),
         ("privacy.epsilon", "asserted", "holds"),
+        ("ledger.chain", "proved", "holds"),
+        ("conformance.release", "measured", "holds"),
     ]
     assert (verdict.authentic, verdict.ok, verdict.exit_code) == (True, True, 0)
     assert verdict.headline.startswith("AUTHENTIC: ")
@@ -67,13 +70,13 @@ def test_the_page_holds_too(drawn: bytes) -> None:
 
 
 def test_without_trust_the_first_line_says_so(envelope: bytes) -> None:
-    verdict = verify(envelope, model_sha256=sample.MODEL_SHA256)
+    verdict = verify(envelope, model_sha256=sample.MODEL_SHA256, ledgers=LEDGERS)
     assert verdict.lines()[0].startswith("AUTHENTICITY NOT CHECKED")
     assert (verdict.authentic, verdict.ok, verdict.exit_code) == (False, True, 3)
 
 
 def test_self_is_called_integrity_and_not_identity(envelope: bytes) -> None:
-    verdict = verify(envelope, self_signed=True, model_sha256=sample.MODEL_SHA256)
+    verdict = verify(envelope, self_signed=True, model_sha256=sample.MODEL_SHA256, ledgers=LEDGERS)
     assert verdict.authentic
     assert verdict.exit_code == 0
     assert "does not show whose key" in verdict.headline
@@ -205,7 +208,7 @@ def test_a_signed_lie_about_epsilon_fails(edit: Edit) -> None:
     edit(body["claims"][1])
     verdict = full(sample.forged(body))
     assert verdict.authentic
-    assert set(failed(verdict)) == {"privacy.epsilon"}
+    assert failed(verdict).keys() - ledgers.EVIDENCE == {"privacy.epsilon"}
     assert verdict.exit_code == 1
 
 
@@ -218,7 +221,12 @@ def test_two_mechanisms_are_priced_together() -> None:
         epsilon_replace_one=sample.price(events, Relation.REPLACE_ONE),
         epsilon_rdp=sample.price(events, Relation.REPLACE_SPECIAL, "RDP"),
     )
-    assert full(sample.signed(body)).exit_code == 0
+    spent = ledgers.of(body)
+    debits = [one for one in spent["cleveland"] if one["kind"] == "reserved"]
+    for debit in debits[10:]:
+        debit["event"]["noise_multiplier"] = str(sample.NOISE * 2)
+    body, data = ledgers.with_ledgers(body, spent)
+    assert full(sample.signed(body), data).exit_code == 0
 
 
 def test_poisson_sampling_is_priced() -> None:
@@ -233,7 +241,9 @@ def test_poisson_sampling_is_priced() -> None:
             epsilon_rdp=sample.price(events, Relation.REPLACE_SPECIAL, "RDP"),
             planned_epsilon=sample.price(whole, Relation.REPLACE_SPECIAL),
         )
-    assert full(sample.signed(body)).exit_code == 0
+    body["rounds"][3] = {**body["rounds"][4], "round": 4}  # nobody was late
+    body, data = ledgers.with_evidence(body)
+    assert full(sample.signed(body), data).exit_code == 0
 
 
 def test_a_site_that_never_answered_spent_nothing() -> None:
@@ -243,7 +253,8 @@ def test_a_site_that_never_answered_spent_nothing() -> None:
         entry["missing"].append({"site": "va", "reason": "no answer within 10 s"})
     zero = dict.fromkeys(("epsilon", "epsilon_replace_one", "epsilon_rdp"), "0.0000")
     body["claims"][1]["sites"][3].update(events=[], **zero)
-    assert full(sample.signed(body)).exit_code == 0
+    body, data = ledgers.with_evidence(body)
+    assert full(sample.signed(body), data).exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -259,7 +270,8 @@ def test_what_cannot_be_priced_is_unchecked_and_never_holds(change: dict[str, An
     body = sample.predicate()
     for site in body["claims"][1]["sites"]:
         site["events"][0].update(copy.deepcopy(change))
-    verdict = full(sample.forged(body))
+    body, _data = ledgers.with_evidence(body)
+    verdict = full(sample.forged(body), None)
     assert verdict.claims[3].verdict == "unchecked"
     assert verdict.exit_code == 3
 
@@ -350,7 +362,7 @@ def test_every_changed_field_without_a_new_signature_is_found(any_envelope: byte
     sealed = json.loads(any_envelope)
     original = json.loads(base64.b64decode(sealed["payload"]))
     every = [path for path in leaves(original) if path[:2] != ("predicate", "rounds") or path[2] in {0, 3}]
-    if len(original["predicate"]["claims"]) > 2:  # the rest is as in the other report
+    if len(original["predicate"]["claims"]) > 4:  # the rest is as in the other report
         promised = [path for path in every if path[:2] == ("predicate", "claims") and path[2] in {1, 2, 3}]
         every = [path for path in promised if path[4:5] in {(), (0,)}]
         names = {name for path in every for name in path}

@@ -6,6 +6,8 @@ import pytest
 
 from privacy import command
 from privacy.audit import page
+from privacy.audit.transcript import TRANSCRIPT_FILE
+from privacy.store import evidence_files
 from tests.privacy.audit import masked, sample
 
 MODEL = b"a model"  # whose digest the sample claims
@@ -66,5 +68,5 @@ def test_a_named_transcript_that_is_not_there_is_unusable_input(
 
 
 def test_a_transcript_that_is_too_large_is_unusable_input(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "MAX_TRANSCRIPT_BYTES", len(SIGNED) - 1)
+    monkeypatch.setitem(evidence_files.FILES, "transcript", (TRANSCRIPT_FILE, len(SIGNED) - 1))
     assert verify(folder / "report.html") == 2
