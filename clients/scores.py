@@ -3,12 +3,14 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from sklearn.metrics import roc_auc_score
 
 from clients.records import Records
 from strategies.contribution import Vector
-from strategies.losses import final, mean_loss
+from strategies.losses import final, mean_loss, record_losses
 from strategies.models import build, load_vector
 from strategies.task import ModelSpec, Task
 
@@ -37,6 +39,15 @@ class Scorer:
     def loss(self, parameters: Vector, records: Records) -> float:
         """Returns the mean cross-entropy in nats, of the last exit where there are several."""
         return float(mean_loss(final(self._outputs(parameters, records)), torch.from_numpy(records.y)))
+
+    def losses(self, parameters: Vector, records: Records) -> npt.NDArray[np.float64]:
+        """Returns each record's cross-entropy in nats, of the last exit where there are several; shape ``(n,)``.
+
+        In double precision: in single, the losses of records that a model is sure of would all be 0.
+        """
+        logits = final(self._outputs(parameters, records)).double()
+        found: npt.NDArray[np.float64] = record_losses(logits, torch.from_numpy(records.y).double()).numpy()
+        return found
 
     def interval(self, score: float, records: Records) -> tuple[float, float]:
         """Returns the 95 % interval of a score: Wilson for accuracy, Hanley and McNeil (1982) for the ROC area."""

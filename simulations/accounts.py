@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clients.work import Site, plans_of
+from privacy.audit import ledger_chain
 from privacy.dp.events import Event, GaussianEvent, SamplingType, merged
 from privacy.dp.filters import Filter, FilterKind
 from privacy.dp.plan import PrivacyPlan, SitePlan
@@ -78,13 +79,10 @@ class Accounts:
         debits = (debit for debit in self.open(holder).debits() if debit.run == self.run)
         return merged([debit.event for debit in debits if debit.claim == claim])
 
-    def transcript(self, holders: Iterable[str]) -> Iterator[dict[str, object]]:
-        """Yields the lines of ``dp-events.jsonl``: every debit of this run, as its holder's ledger has it."""
-        for holder in holders:
-            for debit in self.open(holder).debits():
-                if debit.run == self.run:
-                    body = debit.to_json()
-                    yield {"holder": holder, **{key: body[key] for key in ("claim", "round", "attempt", "event")}}
+    def entries(self, holders: Iterable[str]) -> Iterator[bytes]:
+        """Yields the lines of the whole ledgers of these holders, other runs' entries included, for a report."""
+        for holder in sorted(holders):
+            yield from ledger_chain.lines(holder, self.open(holder).entries())
 
     def lifetime(self, holder: str, asset: str, claim: str) -> Lifetime | None:
         """Returns the budget behind a claim and what all runs spent of it; ``None`` where nothing is limited."""

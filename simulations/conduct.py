@@ -6,14 +6,14 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flwr.serverapp import Grid
 
 from privacy.store.run_folder import METRICS_FILE, RunFolder
 from server.conduct import Run, begin_transcript, conduct, metrics_line
-from server.exchange import Egress, Sleep, Timing
+from server.exchange import Egress, Exchange, Sleep, Timing
 from server.roster import Roster
 from server.rounds import RoundRecord
 from server.secure import CentralNoise
@@ -33,14 +33,19 @@ class Trained:
 
     Attributes:
       rounds: Every round with the loss after it, the experimenter's view.
+      egress: What left each site in the rounds.
+      exchange: Asks the sites, once the rounds are over.
       stopped: Why the run ended before its last round; empty if it did not.
+      conformance: The report's claim about tested release paths; ``None`` without noise.
     """
 
     model: Vector
     rounds: tuple[tuple[RoundRecord, float], ...]
     egress: Mapping[SiteId, Egress]
     roster: Roster
+    exchange: Exchange = field(repr=False)
     stopped: str = ""
+    conformance: dict[str, Any] | None = None
 
 
 def train_over(
@@ -72,7 +77,8 @@ def train_over(
         begin_transcript(folder, run.keys)
     done = conduct(grid, run, folder, watcher, clock=time.monotonic, sleep=sleep)
     rounds = tuple(zip(done.rounds, watcher.losses, strict=True))
-    return Trained(done.model, rounds, done.egress, done.roster, done.stopped)
+    left = {site: replace(account) for site, account in done.egress.items()}  # what is asked later is not of the rounds
+    return Trained(done.model, rounds, left, done.roster, done.exchange, done.stopped, done.conformance)
 
 
 @dataclass

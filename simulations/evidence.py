@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import privacy
-from privacy.audit import masked_rounds
+from privacy.audit import ledger_chain, masked_rounds, report
 from server import limits
 from server.claims import epsilon_claim
 from server.rounds import RoundRecord
@@ -16,7 +16,13 @@ _OWN_VIEW = "Scores, losses and the comparison models are the experimenter's vie
 
 
 def predicate(
-    outcome: Outcome, *, model_sha256: str, signer: Mapping[str, str], transcript: bytes | None = None
+    outcome: Outcome,
+    *,
+    model_sha256: str,
+    signer: Mapping[str, str],
+    cosigners: Mapping[str, bytes],
+    transcript: bytes | None = None,
+    ledgers: bytes = b"",
 ) -> dict[str, Any]:
     """Returns the predicate that the run's key signs.
 
@@ -24,7 +30,9 @@ def predicate(
       outcome: The run.
       model_sha256: Of the model file, hex.
       signer: The key that will sign, as the report names it.
+      cosigners: The sites' identity keys, raw, by site id.
       transcript: What the sites signed, if rounds were masked; every signature is checked before anything is claimed.
+      ledgers: Every entry of every ledger that was debited; empty if none was.
 
     Raises: VerificationError: A signature in the transcript does not hold.
     """
@@ -38,6 +46,10 @@ def predicate(
         }
     ]
     claims += [epsilon_claim(claim, len(outcome.job.sites)) for claim in outcome.claims]
+    if ledgers:
+        claims.append(ledger_chain.claim_of(ledgers, outcome.run_id))
+    if outcome.trained.conformance is not None:
+        claims.append(outcome.trained.conformance)
     if transcript is not None:
         claims += [
             masked_rounds.claim_of(transcript),
@@ -48,7 +60,7 @@ def predicate(
         "tool": {"name": "collegium", "version": privacy.__version__},
         "run": _run(outcome),
         "signer": dict(signer),
-        "cosigners": [],
+        "cosigners": report.cosigner_entries(cosigners),
         "audited": None,
         "protections": outcome.protections,
         "claims": claims,

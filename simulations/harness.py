@@ -3,7 +3,6 @@
 The harness may look at all rows because this is a simulation. What it computes with them never passes through the app.
 """
 
-import base64
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,21 +20,16 @@ from flwr.serverapp import Grid
 import privacy
 from clients.sites import site_of
 from clients.work import plans_of
-from privacy.audit import page, report
+from privacy.audit import report
+from privacy.audit.ledger_chain import LEDGERS_FILE
 from privacy.audit.transcript import TRANSCRIPT_FILE
 from privacy.dp.plan import PrivacyPlan, RecordPlan
 from privacy.errors import FederationError
 from privacy.keys.signing import SigningKey
-from privacy.store.run_folder import (
-    MODEL_FILE,
-    PAGE_FILE,
-    REPORT_FILE,
-    RUN_FILE,
-    TRUST_FILE,
-    RunFolder,
-    to_toml,
-)
+from privacy.store import report_files
+from privacy.store.run_folder import MODEL_FILE, RUN_FILE, RunFolder, to_toml
 from server.claims import Placement, PrivacyClaim, Spent
+from server.cosigning import cosigned
 from server.exchange import Sleep
 from server.model_file import model_file
 from simulations.accounts import SERVER, Accounts, asset_of, federation_asset, server_plans
@@ -196,17 +190,23 @@ class Experiment:
         model = model_file(self.job, outcome.trained.model)
         digest = sha256(model).hexdigest()
         self.folder.write(MODEL_FILE, model)
-        for line in self.accounts.transcript((*self.job.sites, SERVER)) if outcome.claims else ():
-            self.folder.append("transcript/dp-events.jsonl", line)
+        ledgers = b"".join(self.accounts.entries({holder for claim in outcome.claims for holder in claim.spent}))
+        if ledgers:
+            self.folder.write(LEDGERS_FILE, ledgers)
         # The key lives for this one signature and is never written; whoever wants authenticity pins its public half.
         key = SigningKey(secrets.token_bytes(32))
         signed_rounds = self.folder.read(TRANSCRIPT_FILE) if self.job.secagg else None
-        body = predicate(outcome, model_sha256=digest, signer=report.signer_entry(key), transcript=signed_rounds)
-        signed = report.sign(body, digest, key)
-        self.folder.write(REPORT_FILE, signed)
-        self.folder.write(PAGE_FILE, page.render(signed))
-        public = base64.b64encode(key.public_key).decode()
-        self.folder.write(TRUST_FILE, f"# collegium run {self.run_id}\n{public}\n".encode())
+        body = predicate(
+            outcome,
+            model_sha256=digest,
+            signer=report.signer_entry(key),
+            cosigners=Identities(self.folder.path).roster.keys,
+            transcript=signed_rounds,
+            ledgers=ledgers,
+        )
+        signed, trained = report.sign(body, digest, key), outcome.trained
+        signed = cosigned(trained.exchange, signed, group=str(len(trained.rounds) + 1), note=self.observer.note)
+        report_files.write(self.folder, signed)
 
     def write_status(self, status: str) -> None:
         """Writes ``run.toml``: everything resolved, seeds, versions, and how the run stands."""

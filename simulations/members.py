@@ -2,18 +2,23 @@
 
 import os
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
 from flwr.app import Context
 
+from clients import cosigning
 from clients.app import Account, Member, MemberOf
 from clients.gate import Gate
+from clients.memory import Left
 from clients.secure import SecureSite
 from clients.sites import site_of
 from clients.work import plans_of
+from privacy.audit.payments import Payment
 from privacy.errors import ConfigError
+from privacy.keys.signing import SigningKey
 from privacy.store.admissions import Admissions
 from simulations.accounts import Accounts, asset_of
 from simulations.data.datasets import SiteData, load_sites
@@ -80,6 +85,7 @@ def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> Mem
     Raises: ConfigError: The folder holds no charter, or no key for the site.
     """
     site = site_of(job, data.id, data.train)
+    identities = Identities(folder)
     gate = Gate(
         site.id,
         pinned(folder),
@@ -91,7 +97,6 @@ def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> Mem
     account = Account(accounts.open(site.id), asset_of(job, site.id), accounts.run)
     secure: SecureSite | None = None
     if job.secagg:
-        identities = Identities(folder)
         admissions = Admissions(accounts.path(site.id))
         secure = SecureSite(site.id, identities.key(site.id), identities.roster, admissions, time.monotonic)
     private = folder / PRIVATE_FOLDER / f"{site.id}.safetensors" if site.part.private else None
@@ -103,7 +108,20 @@ def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> Mem
         secure,
         private,
         admit=lambda invitation: gate.check(invitation, job, plans_of(site)),
+        cosign=_cosigner(job, site.id, identities.key(site.id), account),
     )
+
+
+def _cosigner(job: Job, site: SiteId, key: SigningKey, account: Account) -> Callable[[bytes, Left], bytes]:
+    """Returns how a site signs a report: if its ledger and its own count of what left it say the same."""
+
+    def cosign(data: bytes, left: Left) -> bytes:
+        debits = [debit for debit in account.ledger.debits() if debit.run == account.run]
+        paid = tuple(Payment(debit.claim, debit.round, debit.attempt, debit.event) for debit in debits)
+        own = cosigning.Account(site, account.run, job.digest, paid, left.messages, left.bytes, masked=job.secagg)
+        return cosigning.sign(data, site, key, lambda report: cosigning.account_doubts(report, own))
+
+    return cosign
 
 
 def load_member_data(job: Job) -> dict[SiteId, SiteData]:

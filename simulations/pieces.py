@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from clients.private_part import read_private
 from clients.records import Records
 from clients.scores import Scorer
@@ -50,6 +53,10 @@ class Pieces:
     def loss(self, site: SiteId, records: Records) -> float:
         """Returns the mean cross-entropy of what a site works with, in nats."""
         return self._scorer(site).loss(self.piece(site), records)
+
+    def losses(self, site: SiteId, records: Records) -> npt.NDArray[np.float64]:
+        """Returns the cross-entropy of each record, in nats, shape ``(n,)``."""
+        return self._scorer(site).losses(self.piece(site), records)
 
     def _scorer(self, site: SiteId) -> Scorer:
         return Scorer(self.job.task, self.job.spec_of(site))

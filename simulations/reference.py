@@ -15,7 +15,7 @@ from clients.records import Records
 from clients.scores import Scorer
 from clients.sites import site_of
 from clients.training import Steps, plain_gradient, train
-from clients.work import Work, contribute
+from clients.work import Site, Work, contribute
 from privacy.dp.plan import SitePlan
 from privacy.secagg.context import thresholds
 from server.rounds import FLOOR
@@ -68,7 +68,11 @@ def federate(job: Job, data: Mapping[SiteId, SiteData]) -> Pieces:
 
     Returns: The model and what sites keep; without privacy, bit for bit what every engine delivers.
     """
-    sites = [site_of(job, site, data[site].train) for site in job.sites]
+    return federate_sites(job, [site_of(job, site, data[site].train) for site in job.sites])
+
+
+def federate_sites(job: Job, sites: Sequence[Site]) -> Pieces:
+    """Runs a job's rounds over its sites as they are given, see `federate`."""
     weights = {site.id: 1.0 if job.equal_weights else float(site.records.n_units) for site in sites}
     kept: dict[SiteId, Mapping[str, Vector]] = {site.id: {} for site in sites}
     state: Any = job.algorithm.init(job.initial)

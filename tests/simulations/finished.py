@@ -15,9 +15,11 @@ from simulations.progress import PlainObserver
 from simulations.table import show
 
 
-def outcome(folder: Path, scenario: str, *, rounds: int, settings: Mapping[str, str] | None = None) -> Outcome:
+def outcome(
+    folder: Path, scenario: str, *, rounds: int, settings: Mapping[str, str] | None = None, secagg: bool = True
+) -> Outcome:
     """Runs a scenario without differential privacy into a folder that does not exist yet."""
-    options = Options(scenario=scenario, rounds=rounds, privacy="none", settings=settings or {})
+    options = Options(scenario=scenario, rounds=rounds, privacy="none", secagg=secagg, settings=settings or {})
     job, observer = resolve(options), PlainObserver(io.StringIO())
     return run_local(
         lambda run_id: Experiment.prepare(job, options, folder, engine="local", run_id=run_id, observer=observer)

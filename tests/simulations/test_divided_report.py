@@ -197,14 +197,16 @@ def test_metrics_and_report_name_the_same_regions(parted: Outcome, whole: Outcom
         lines = [json.loads(line) for line in (Path(run.folder) / "metrics.jsonl").read_text().splitlines()]
         for line in lines:
             schemas.check("metrics-v1", line)
-        body = predicate(run, model_sha256="0" * 64, signer={})
+        body = predicate(run, model_sha256="0" * 64, signer={}, cosigners={})
         assert [line["still"] for line in lines] == [entry["still"] for entry in body["rounds"]] == still
 
 
 def test_a_round_that_moved_nothing_of_a_whole_model_names_no_region(whole: Outcome) -> None:
     record, loss = whole.trained.rounds[0]
     rounds = ((replace(record, still=(0,)), loss),)
-    body = predicate(replace(whole, trained=replace(whole.trained, rounds=rounds)), model_sha256="0" * 64, signer={})
+    body = predicate(
+        replace(whole, trained=replace(whole.trained, rounds=rounds)), model_sha256="0" * 64, signer={}, cosigners={}
+    )
     assert body["rounds"][0]["still"] == []
 
 

@@ -72,7 +72,7 @@ def test_the_run_folder_holds_what_the_contract_says(run: tuple[dict[str, Any], 
     assert held == {
         "run.toml", "metrics.jsonl", "model.safetensors", "ledger.db", "log/events.jsonl",
         *(f"ledgers/{site}.db" for site in SITES),
-        "transcript/charter.jsonl", "transcript/dp-events.jsonl", "transcript/secagg.jsonl",
+        "transcript/charter.jsonl", "transcript/ledgers.jsonl", "transcript/secagg.jsonl",
         "report.dsse.json", "report.html", "trusted-keys.txt",
     }  # fmt: skip
     settings = tomllib.loads((folder / "run.toml").read_text())

@@ -1,0 +1,1 @@
+"""Attacks on copies of a simulated run: what the audit measures beside what the ledgers prove."""
