@@ -64,6 +64,20 @@ def test_verifying_prints_what_the_readme_shows(printed: str, home: Path) -> Non
     assert masked(done.stdout) == masked(BLOCKS[1])
 
 
+def test_the_audit_prints_what_the_readme_shows(printed: str, home: Path) -> None:
+    assert printed
+    done = subprocess.run([COMMAND, "audit", "runs/hospitals"], cwd=home, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+    def masked(text: str) -> list[str]:
+        plain = re.sub(r"\b[0-9a-f]{16}\b|\((\w+);", "~", text)  # keys, and the site that chance makes the worst
+        return re.sub(r"[0-9][0-9.:T+-]*", "~", plain).rstrip().splitlines()
+
+    kept = ("holds      report.audited", "holds      audit.", "not measured")
+    told = [line for line in done.stdout.splitlines() if line.startswith(kept)]
+    assert masked("\n".join(told)) == masked(BLOCKS[2])
+
+
 def test_every_option_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"(?<!-)--[a-z][a-z-]+", README)) - {"--stream", "--federation-config", "--run-config"}
     helps = "".join(
@@ -74,7 +88,7 @@ def test_every_option_that_the_readme_names_exists() -> None:
             check=True,
             env={**os.environ, "COLUMNS": "200", "TERM": "dumb"},
         ).stdout
-        for command in ("simulate", "scenarios", "verify", "plan", "site ledger")
+        for command in ("simulate", "scenarios", "verify", "audit", "report", "plan", "site ledger")
     )
     assert not [option for option in named if option not in helps]
 
