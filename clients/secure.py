@@ -109,16 +109,39 @@ class SecureSite:
     _live: dict[bytes, _Attempt] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def start(self, data: bytes, trained: Trained, state: RecordDict, *, job: str, entropy: Entropy) -> bytes:
+    def start(
+        self,
+        data: bytes,
+        trained: Trained,
+        state: RecordDict,
+        *,
+        paid: tuple[int, int],
+        job: str,
+        entropy: Entropy,
+    ) -> bytes:
         """Answers START, after training (docs/protocol.md §3.0, §3.1).
 
+        Args:
+          data: START; untrusted.
+          trained: What is masked.
+          state: Of the message; remembers the attempt once it is paid for.
+          paid: Round and attempt that ``trained`` pays for.
+          job: Digest of the settings, hex.
+          entropy: Randomness of keys and masks.
+
         Returns: The ADV message.
-        Raises: RemoteProtocolError: The context is not one this site takes part in.
+        Raises: RemoteProtocolError: The context is not one this site takes part in, or of another attempt than is paid.
         """
         start = wire.decode(data)
         if not isinstance(start, wire.Start):
             raise RemoteProtocolError("secure aggregation begins with START", site_id=self.site, phase="train")
         context = RoundContext.decode(start.context)
+        if (context.round, context.attempt) != paid:
+            raise RemoteProtocolError(
+                f"{self.site} is to sign another attempt than it trained and would pay for",
+                site_id=self.site,
+                phase="train",
+            )
         if self.admits is not None:
             self.admits(context)
         admitted = {context.run: self.admissions.last(self.site, context.run)}

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from flwr.app import RecordDict
 
 from clients.secure import SecureSite, Trained
 from privacy.errors import ConfigError, LocalProtocolError, RemoteProtocolError
-from privacy.secagg import coordinator, effects
+from privacy.secagg import coordinator, effects, wire
 from privacy.secagg.context import Durations, Roster, RoundContext, model_root, region_digest, thresholds
 from privacy.secagg.suite import RealSuite
 from privacy.store.admissions import Admissions
@@ -75,8 +76,17 @@ class Town:
         units = to_units(Contribution({"update": update}), DECLARED, SITES.index(site) + 1, seeded(site))
         return Trained(units, ARRAYS, PLAN, DECLARED, release)
 
-    def start(self, site: str, data: bytes) -> bytes:
-        return self.sites[site].start(data, self.trained(site), RecordDict(), job=JOB, entropy=seeded(site, data))
+    def start(self, site: str, data: bytes, paid: tuple[int, int] | None = None) -> bytes:
+        """Answers START; what is paid for is the attempt that it names, unless another is given."""
+        asked = RoundContext.decode(cast("wire.Start", wire.decode(data)).context)
+        return self.sites[site].start(
+            data,
+            self.trained(site),
+            RecordDict(),
+            paid=paid or (asked.round, asked.attempt),
+            job=JOB,
+            entropy=seeded(site, data),
+        )
 
 
 def first_messages(config: coordinator.CoordinatorConfig) -> tuple[coordinator.CoordinatorState, dict[str, bytes]]:
@@ -159,6 +169,16 @@ def test_an_attempt_that_was_admitted_is_never_advertised_again(tmp_path: Path) 
         again.start("a", asked["a"])
     _, second = first_messages(town.config(attempt=2))
     assert again.start("a", second["a"])
+
+
+@pytest.mark.parametrize("paid", [(2, 1), (1, 2)])
+def test_an_attempt_under_another_number_than_is_paid_for_is_refused(tmp_path: Path, paid: tuple[int, int]) -> None:
+    town = Town(tmp_path)
+    _, asked = first_messages(town.config())
+    with pytest.raises(RemoteProtocolError, match="another attempt than it trained"):
+        town.start("a", asked["a"], paid)
+    assert town.released == []
+    assert town.start("a", asked["a"]), "nothing of it was remembered"
 
 
 def test_another_model_than_it_trained_on_is_refused(tmp_path: Path) -> None:

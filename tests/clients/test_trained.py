@@ -83,7 +83,9 @@ class TestAContext:
         own = trained(HOSPITALS, site, MODEL)
         own = replace(own, units={"update": own.units["update"] + 1})
         machine = SecureSite(site, identity(site), ROSTER, Admissions(folder / "site.db"), lambda: 0.0)
-        return machine.start(data, own, RecordDict(), job="00" * 32, entropy=seeded(site))
+        return machine.start(
+            data, own, RecordDict(), paid=(context.round, context.attempt), job="00" * 32, entropy=seeded(site)
+        )
 
     @pytest.mark.parametrize("site", [WIDE, NARROW])
     @pytest.mark.parametrize("chosen", [[INNER, OUTER], [INNER]], ids=["all", "one left out"])
