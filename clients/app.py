@@ -15,7 +15,8 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from clients.memory import Memory, invitation_in, keep_invitation
+from clients.conformance import check_release_paths
+from clients.memory import Left, Memory, invitation_in, keep_invitation
 from clients.private_part import write_private
 from clients.secure import Release, SecureSite, Trained
 from clients.work import Site, Work, contribute, plans_of
@@ -61,6 +62,8 @@ class Member:
         the server keeps none.
       seen: How many entries of the server's log were seen.
       close: Ends the run for this site and states what happened, signed; ``None`` in a simulation.
+      cosign: Signs a report of the run, if it says of this site what the site knows, given what left it in the
+        rounds; ``None`` where the site has no key to sign with.
       over: Whether it has ended: then nothing is answered but the roll call and the closing, for a coordinator that
         crashed before it had everybody's statement.
     """
@@ -75,6 +78,7 @@ class Member:
     witness: Callable[[tuple[bytes, ...]], None] | None = field(default=None, kw_only=True)
     seen: int = field(default=0, kw_only=True)
     close: Callable[[Closing], bytes] | None = field(default=None, kw_only=True)
+    cosign: Callable[[bytes, Left], bytes] | None = field(default=None, kw_only=True)
     over: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -89,8 +93,9 @@ MemberOf = Callable[[Context, bytes], Member]
 def build(member_of: MemberOf, *, entropy: Entropy = secrets.token_bytes) -> ClientApp:
     """Builds the ClientApp of a site.
 
-    Nothing but the roll call is answered before an invitation was let pass, and the gate is asked again at the start of
-    every attempt: since the roll call a window may have closed, or the site have paused.
+    Nothing but the roll call is answered before an invitation was let pass, and that only by a site whose release paths
+    conform. The gate is asked again at the start of every attempt: since the roll call a window may have closed, or the
+    site have paused.
 
     Args:
       member_of: Called for every message.
@@ -110,32 +115,41 @@ def build(member_of: MemberOf, *, entropy: Entropy = secrets.token_bytes) -> Cli
 
     @app.query("hello")
     def hello(message: Message, context: Context) -> Message:
-        def answer() -> bytes:
-            invitation = _body(message)
-            member = member_of(context, invitation)
-            member.admit(invitation)
-            keep_invitation(context.state, invitation)
-            return Hello(member.site.id, member.site.records.n_units, member.seen).encode()
-
-        return _answered(message, answer)
+        return _answered(message, lambda: _present(member_of, _body(message), context, entropy))
 
     @app.train("round")
     def train_round(message: Message, context: Context) -> Message:
-        return _answered(message, lambda: attempt(admitted(context), _body(message), context.state, entropy))
+        return _counted(message, context, lambda: attempt(admitted(context), _body(message), context.state, entropy))
 
     @app.train("masked")
     def train_masked(message: Message, context: Context) -> Message:
-        return _answered(message, lambda: masked_attempt(admitted(context), _body(message), context.state, entropy))
+        return _counted(
+            message, context, lambda: masked_attempt(admitted(context), _body(message), context.state, entropy)
+        )
 
     @app.query("secagg")
     def secagg(message: Message, context: Context) -> Message:
-        return _answered(message, lambda: _secure(_going_on(invited(context))).answer(_body(message), context.state))
+        return _counted(
+            message, context, lambda: _secure(_going_on(invited(context))).answer(_body(message), context.state)
+        )
 
     @app.query("close")
     def close(message: Message, context: Context) -> Message:
         return _answered(message, lambda: _closed(invited(context), _body(message)))
 
+    @app.query("cosign")
+    def cosign(message: Message, context: Context) -> Message:
+        return _answered(message, lambda: _cosigned(invited(context), _body(message), Left.read(context.state)))
+
     return app
+
+
+def _present(member_of: MemberOf, invitation: bytes, context: Context, entropy: Entropy) -> bytes:
+    member = member_of(context, invitation)
+    member.admit(invitation)
+    conformance = check_release_paths(member.site, entropy)
+    keep_invitation(context.state, invitation)
+    return Hello(member.site.id, member.site.records.n_units, member.seen, conformance).encode()
 
 
 def attempt(member: Member, data: bytes, state: RecordDict, entropy: Entropy) -> bytes:
@@ -175,8 +189,9 @@ def masked_attempt(member: Member, data: bytes, state: RecordDict, entropy: Entr
         else {declared.arrays[0]: work.units}
     )
     share = partial(noise.share, entropy=entropy) if isinstance(noise, DistributedPlan) else None
+    paid = (both.task.round, both.task.attempt)
     trained = Trained(units, both.task.arrays, member.plan, declared, release, share)
-    return secure.start(both.start, trained, state, job=member.job, entropy=entropy)
+    return secure.start(both.start, trained, state, paid=paid, job=member.job, entropy=entropy)
 
 
 def _train(member: Member, task: RoundTask, state: RecordDict, entropy: Entropy) -> tuple[Work, Release]:
@@ -212,6 +227,12 @@ def _closed(member: Member, data: bytes) -> bytes:
     if closing.model.size != member.site.part.held.size or not np.isfinite(closing.model).all():
         raise RemoteProtocolError(f"{member.site.id} was sent no model of its own size", phase="close")
     return member.close(closing)
+
+
+def _cosigned(member: Member, data: bytes, left: Left) -> bytes:
+    if member.cosign is None:
+        raise RemoteProtocolError(f"{member.site.id} signs no reports", phase="cosign")
+    return member.cosign(data, left)
 
 
 def _going_on(member: Member) -> Member:
@@ -274,6 +295,14 @@ def _answered(message: Message, answer: Callable[[], bytes]) -> Message:
         logging.getLogger(__name__).exception("an attempt failed, and only the fact leaves this site")
         return Message(Error(code=REFUSED, reason="the site failed; its own log says why"), reply_to=message)
     return Message(RecordDict({RECORD: ConfigRecord({RECORD: data})}), reply_to=message)
+
+
+def _counted(message: Message, context: Context, answer: Callable[[], bytes]) -> Message:
+    """Replies as ``_answered``, and remembers what leaves."""
+    reply, left = _answered(message, answer), Left.read(context.state)
+    size = 0 if reply.has_error() else len(_body(reply))
+    Left(left.messages + 1, left.bytes + size).write(context.state)
+    return reply
 
 
 def _body(message: Message) -> bytes:

@@ -11,6 +11,7 @@ from strategies.contribution import Vector
 
 _STATE = "collegium-site"
 _INVITED = "collegium-invitation"
+_LEFT = "collegium-left"
 
 
 def invitation_in(state: RecordDict) -> bytes:
@@ -27,7 +28,31 @@ def keep_invitation(state: RecordDict, data: bytes) -> None:
     known = state.get(_INVITED)
     if isinstance(known, ConfigRecord) and known.get(_INVITED) != data:
         state.pop(_STATE, None)
+        state.pop(_LEFT, None)
     state[_INVITED] = ConfigRecord({_INVITED: data})
+
+
+@dataclass(frozen=True)
+class Left:
+    """What left a site in the rounds of a run, by its own count.
+
+    Attributes:
+      messages: Answers, refusals included.
+      bytes: Of them; a refusal has none.
+    """
+
+    messages: int = 0
+    bytes: int = 0
+
+    @classmethod
+    def read(cls, state: RecordDict) -> "Left":
+        """Reads it back; a site that remembers nothing has sent nothing."""
+        record = state.get(_LEFT)
+        return cls(_int(record, "messages"), _int(record, "bytes")) if isinstance(record, ConfigRecord) else cls()
+
+    def write(self, state: RecordDict) -> None:
+        """Writes it down in the state."""
+        state[_LEFT] = ConfigRecord({"messages": self.messages, "bytes": self.bytes})
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from clients import cosigning
 from clients.agents import check_agents
 from clients.app import Account, Member, build
 from clients.assets import Loaded, load
@@ -30,6 +32,7 @@ from clients.sites import site_of
 from clients.testimony import state
 from clients.work import Site, plans_of
 from privacy.audit.egress import Sent
+from privacy.audit.site_statement import opened
 from privacy.audit.testimony import keys_of, server_log
 from privacy.charter.document import Charter
 from privacy.errors import FederationError, PrivacyError, RemoteProtocolError
@@ -155,6 +158,7 @@ class RealSite:
             witness=lambda growths: on_record(lambda: witness.accept(growths), by="the server's log"),
             seen=witness.seen,
             close=lambda closing: self._close(joined, charter, witness, closing),
+            cosign=lambda data, _left: self._cosign(joined, charter, data),
             over=joined.store.closed,
         )
 
@@ -237,10 +241,22 @@ class RealSite:
             witnessed=witness.note,
         )
         signed = statement.sign(self.folder.identity)
+        joined.store.keep("statement", signed)
         if not joined.store.closed:
             self.log.append([Record("run-closed", {"run": joined.invitation.run})], self.folder.identity)
             joined.store.close()
         return signed
+
+    def _cosign(self, joined: _Joined, charter: Charter, data: bytes) -> bytes:
+        """Signs a report of the run that says of this site what it stated last; that it does is on record first."""
+        key = self.folder.identity
+        if not (stated := joined.store.statement):
+            raise RemoteProtocolError(f"{self.id} has stated nothing about the run yet", phase="cosign")
+        own = opened(stated, {self.id: key.public_key})
+        signature = cosigning.sign(data, self.id, key, lambda report: cosigning.stated_doubts(report, own, charter))
+        content = {"run": joined.invitation.run, "report": sha256(data).hexdigest()}
+        self.log.append([Record("report-signed", content)], key)
+        return signature
 
     def _keep_score(self, joined: _Joined, closing: Closing) -> None:
         site, test, task = joined.site, joined.loaded.test, joined.job.task

@@ -2,7 +2,7 @@
 
 ``invitation`` as it was let pass, ``node`` (Flower's number of the run, which changes when the server resumes),
 ``units`` (records that the plan was priced for), ``state`` (what the app remembers), ``egress.jsonl`` (what was sent),
-``closed`` once the run is over. Files are replaced whole and durably.
+``statement`` (what was stated last) and ``closed`` once the run is over. Files are replaced whole and durably.
 """
 
 import os
@@ -53,6 +53,11 @@ class RunStore:
     def invitation(self) -> bytes:
         """As it was let pass; empty before."""
         return self._read("invitation")
+
+    @property
+    def statement(self) -> bytes:
+        """What was stated last about the run, signed; empty before."""
+        return self._read("statement")
 
     @property
     def units(self) -> int | None:

@@ -19,10 +19,12 @@ import click
 import typer
 
 import privacy
-from privacy.audit import page
-from privacy.audit.approval import CHARTER_FILE, MAX_CHARTERS_BYTES
-from privacy.audit.site_statement import MAX_STATEMENTS_BYTES, STATEMENTS_FILE
-from privacy.audit.transcript import MAX_TRANSCRIPT_BYTES, TRANSCRIPT_FILE
+from privacy.audit import annex, envelope, page, statement
+from privacy.audit.approval import CHARTER_FILE
+from privacy.audit.canary_file import CANARIES_FILE
+from privacy.audit.ledger_chain import LEDGERS_FILE
+from privacy.audit.site_statement import STATEMENTS_FILE
+from privacy.audit.transcript import TRANSCRIPT_FILE
 from privacy.audit.verify import verify as verify_report
 from privacy.errors import (
     BudgetExhaustedError,
@@ -32,12 +34,16 @@ from privacy.errors import (
     QuorumError,
     VerificationError,
 )
-from privacy.keys.signing import parse_public_keys
-from privacy.store.run_folder import MODEL_FILE, PAGE_FILE, REPORT_FILE, RunFolder, read_file
+from privacy.keys.signing import SigningKey, parse_trust
+from privacy.store import report_files
+from privacy.store.evidence_files import AtHand
+from privacy.store.key_files import read_pen
+from privacy.store.run_folder import PAGE_FILE, REPORT_FILE, TRUST_FILE, RunFolder, read_file
 
 _LAZY = {
     "simulate": ("simulations.command", "Run a scenario: train together, compare, sign a report."),
     "scenarios": ("simulations.command", "List scenarios and whether their data is at hand."),
+    "audit": ("simulations.audit.command", "Attack a run, measure, and sign what comes out into a new report."),
     "plan": ("simulations.planning.command", "Analyse a model and propose who holds which part."),
     "federation": ("privacy.store.federation", "Agree on a charter: draft, sign, show."),
     "site": ("privacy.store.command", "Look after a site: its keys, its privacy budget, its log."),
@@ -49,11 +55,14 @@ _INTERRUPTED = 130
 _EXTRAS = "This command needs more packages: pip install 'collegium[simulate]'."
 
 
-def verify(
+def verify(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     report: Annotated[Path, typer.Argument(show_default=False)],
-    trust: Annotated[Path | None, typer.Option(help="File of trusted keys, one base64 public key a line.")] = None,
+    trust: Annotated[
+        Path | None, typer.Option(help="File of trusted keys, one base64 public key a line; `cosigner` after a site's.")
+    ] = None,
+    threshold: Annotated[int, typer.Option(help="How many of the trusted keys must have signed.")] = 1,
     self_signed: Annotated[
-        bool, typer.Option("--self", help="Accept the key inside the report: shows integrity, not who signed.")
+        bool, typer.Option("--self", help="Accept the keys inside the report: shows integrity, not who signed.")
     ] = False,
     model: Annotated[
         Path | None, typer.Option(help="The model file; by default model.safetensors beside the report.")
@@ -67,22 +76,25 @@ def verify(
     statements: Annotated[
         Path | None, typer.Option(help=f"What each site states; by default {STATEMENTS_FILE} beside the report.")
     ] = None,
+    ledgers: Annotated[
+        Path | None, typer.Option(help=f"The budget ledgers; by default {LEDGERS_FILE} beside the report.")
+    ] = None,
+    canaries: Annotated[
+        Path | None, typer.Option(help=f"What an audit measured; by default {CANARIES_FILE} beside the report.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check every claim of REPORT (report.dsse.json or report.html) offline, a line a claim."""
-    data = read_file(report)
-    trusted = None if trust is None else parse_public_keys(_text(trust))
-    model = model or _beside(report, MODEL_FILE)
-    digest = None if model is None else hashlib.sha256(read_file(model)).hexdigest()
+    named = {"model": model, "transcript": transcript, "charters": charters, "statements": statements}
+    keys = None if trust is None else parse_trust(_text(trust))
     verdict = verify_report(
-        data,
-        trusted=trusted,
+        read_file(report),
+        trusted=None if keys is None else keys.signers,
+        cosigners=() if keys is None else keys.cosigners,
         self_signed=self_signed,
-        model_sha256=digest,
-        transcript=_given(transcript, report, TRANSCRIPT_FILE, MAX_TRANSCRIPT_BYTES),
-        charters=_given(charters, report, CHARTER_FILE, MAX_CHARTERS_BYTES),
-        statements=_given(statements, report, STATEMENTS_FILE, MAX_STATEMENTS_BYTES),
+        threshold=threshold,
         progress=_to_stderr,
+        **vars(AtHand.beside(report, {**named, "ledgers": ledgers, "canaries": canaries})),
     )
     if as_json:
         typer.echo(json.dumps(verdict.to_json(), indent=2))
@@ -92,11 +104,47 @@ def verify(
     raise typer.Exit(verdict.exit_code)
 
 
-def report(run: Annotated[Path, typer.Argument(show_default=False)]) -> None:
-    """Draw the report of the run folder RUN again, from its signed envelope."""
+def report(
+    run: Annotated[Path, typer.Argument(show_default=False)],
+    countersign: Annotated[
+        Path | None, typer.Option(help="Add the signature of this key, as `collegium federation key` made it.")
+    ] = None,
+    dpia: Annotated[
+        Path | None, typer.Option(help="Write the annex to a data-protection impact assessment, in Markdown.")
+    ] = None,
+) -> None:
+    """Draw the report of the run folder RUN again, from its signed envelope.
+
+    Before anything is signed or written of its content, every claim is checked as `collegium verify` checks it.
+    """
     folder = RunFolder(run)
-    drawn = page.render(folder.read(REPORT_FILE))
-    typer.echo(f"drawn again: {folder.write(PAGE_FILE, drawn)}")
+    signed = folder.read(REPORT_FILE)
+    pen = None if countersign is None else read_pen(countersign)
+    if pen is not None or dpia is not None:
+        _check_holds(folder, signed, pen)
+    if pen is not None:
+        signed = envelope.add(signed, pen)
+        report_files.countersigned(folder, signed, pen.public_key)
+        typer.echo(f"signed by key {pen.keyid}; whoever verifies must trust it: it is now in {run / TRUST_FILE}")
+    typer.echo(f"drawn again: {folder.write(PAGE_FILE, page.render(signed))}")
+    if dpia is not None:
+        told = statement.decode(envelope.decode(signed).payload)
+        text = annex.dpia(told, hashlib.sha256(signed).hexdigest())
+        RunFolder(dpia.parent).write(dpia.name, text.encode())
+        typer.echo(f"written: {dpia}")
+
+
+def _check_holds(folder: RunFolder, signed: bytes, pen: SigningKey | None) -> None:
+    """Refuses a report in which a claim fails under the keys of its own folder; says what stays unchecked."""
+    trust = parse_trust(_text(folder.path / TRUST_FILE))
+    cosigners = trust.cosigners if pen is None else {*trust.cosigners, pen.public_key}
+    at_hand = AtHand.beside(folder.path / REPORT_FILE)
+    verdict = verify_report(signed, trusted=trust.signers, cosigners=cosigners, progress=_to_stderr, **vars(at_hand))
+    for claim in verdict.claims:
+        if claim.verdict == "fails":
+            raise VerificationError(f"{claim.id} does not hold, so nothing was signed or written: {claim.why}")
+        if claim.verdict == "unchecked":
+            _to_stderr(f"unchecked: {claim.id}: {claim.why}")
 
 
 class _Commands(typer.core.TyperGroup):
@@ -199,17 +247,6 @@ def _exit_code(error: FederationError) -> int:
     if isinstance(error, QuorumError | BudgetExhaustedError):
         return 4
     return 1 if isinstance(error, PrivacyError) else 2
-
-
-def _beside(report: Path, name: str) -> Path | None:
-    path = report.parent / name
-    return path if path.exists() else None
-
-
-def _given(named: Path | None, report: Path, beside: str, limit: int) -> bytes | None:
-    """Reads a part of the evidence: the file that was named, or the one beside the report if there is one."""
-    path = named or _beside(report, beside)
-    return None if path is None else read_file(path, limit=limit)
 
 
 def _text(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The end of a run of real sites: each keeps the model and states what left it; then the report is signed."""
+"""The end of a run of real sites: each keeps the model and states what left it; the report is signed and goes round."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,11 +13,13 @@ from privacy.dp.events import merged
 from privacy.dp.filters import Filter
 from privacy.dp.plan import PrivacyPlan, SitePlan
 from privacy.keys.signing import SigningKey
+from privacy.store import report_files
 from privacy.store.ledger import Ledger
 from privacy.store.log import Log
 from privacy.store.run_folder import MODEL_FILE, REPORT_FILE, RunFolder, read_file
 from server.claims import Lifetime, PrivacyClaim, Spent, claims_of
 from server.conduct import Conducted
+from server.cosigning import cosigned
 from server.evidence import RealRun, snapshot, write_report
 from server.model_file import model_file
 from strategies.invitation import Invitation
@@ -48,7 +50,7 @@ class Ended:
 
 
 def close(ended: Ended, key: SigningKey, report: Callable[[str], None]) -> None:
-    """Asks every site to close, and writes model, statements, signed report and page.
+    """Asks every site to close, writes model, statements, signed report and page, and has the sites sign the report.
 
     Args:
       ended: What is over.
@@ -86,8 +88,11 @@ def close(ended: Ended, key: SigningKey, report: Callable[[str], None]) -> None:
         log=note,
         growth=growth,
         stopped=done.stopped,
+        conformance=done.conformance,
     )
-    write_report(folder, run, key)
+    signed = write_report(folder, run, key)  # it stands, whatever becomes of the signatures beside it
+    report("the report goes round, for the sites to sign it as well")
+    report_files.write(folder, cosigned(done.exchange, signed, group=str(len(done.rounds) + 2), note=report))
     report(f"report {folder.path / REPORT_FILE}")
 
 

@@ -4,16 +4,18 @@ Whoever calls it supplies the grid, the folder and, for a run that may be resume
 """
 
 import math
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from flwr.serverapp import Grid
 
-from privacy.audit import transcript
+from privacy.audit import conformance_claim, transcript
 from privacy.audit.egress import Sent
 from privacy.audit.transcript import TRANSCRIPT_FILE
 from privacy.charter.document import Floors
+from privacy.conformance.statements import check_server
 from privacy.dp.plan import DistributedPlan
 from privacy.errors import BudgetExhaustedError, QuorumError
 from privacy.secagg.context import Roster as Keys
@@ -87,6 +89,7 @@ class Conducted:
     Attributes:
       rounds: In order, those before a resumption included.
       stopped: Why the run ended before its last round; empty if it did not.
+      conformance: The report's claim about the release paths that sites and server tested; ``None`` without noise.
     """
 
     model: Vector
@@ -94,6 +97,7 @@ class Conducted:
     exchange: Exchange
     roster: Roster
     stopped: str = ""
+    conformance: dict[str, Any] | None = None
 
     @property
     def egress(self) -> Mapping[SiteId, Egress]:
@@ -131,9 +135,10 @@ def conduct(
 
     Raises:
       QuorumError: Too few sites answered the roll call, or no round was completed.
-      PrivacyError: So many sites refused that too few are left.
+      PrivacyError: So many sites refused that too few are left, or the path of the server's own noise does not conform.
     """
     job = run.job
+    tested = b"" if run.noise is None else check_server(run.noise.plan, secrets.token_bytes)
     patient = Timing(deadline=_FIRST_ANSWER * run.timing.deadline)
     watcher.step("calling the roll")
     roster = call(
@@ -153,12 +158,13 @@ def conduct(
 
     watcher.step("training")
     driver = _driver(run, folder, exchange, roster)
+    conformance = conformance_claim.claim_of({str(site): said for site, said in roster.conformance.items()}, tested)
     state = driver.run(job.algorithm.init(job.initial), on_round, journal=journal, resumed=resumed)
     _check_completed(rounds, driver.stopped)
     if driver.stopped:
         planned = job.task.training.rounds
         watcher.note(f"stopped after {len(rounds)} of {planned} rounds, the last model is kept: {driver.stopped}")
-    return Conducted(job.algorithm.parameters(state), tuple(rounds), exchange, roster, driver.stopped)
+    return Conducted(job.algorithm.parameters(state), tuple(rounds), exchange, roster, driver.stopped, conformance)
 
 
 def _driver(run: Run, folder: RunFolder, exchange: Exchange, roster: Roster) -> Driver:

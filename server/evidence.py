@@ -4,7 +4,6 @@ No score and no loss is in it: those stay in the sites' folders. What a site sta
 a site whose statement does not hold is named as unattested, with the reason, and the run is reported all the same.
 """
 
-import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 import privacy
-from privacy.audit import approval, egress, masked_rounds, page, report, testimony, verify
+from privacy.audit import approval, egress, masked_rounds, report, testimony, verify
 from privacy.audit.approval import CHARTER_FILE
 from privacy.audit.checkpoint import open_checkpoint
 from privacy.audit.egress import Sent
@@ -25,8 +24,9 @@ from privacy.charter.rules import Proposal
 from privacy.dp.plan import PrivacyPlan
 from privacy.errors import ConfigError, FederationError, VerificationError
 from privacy.keys.signing import SigningKey
+from privacy.store import report_files
 from privacy.store.log import Log
-from privacy.store.run_folder import MODEL_FILE, PAGE_FILE, REPORT_FILE, TRUST_FILE, RunFolder
+from privacy.store.run_folder import MODEL_FILE, RunFolder
 from server import limits
 from server.claims import PrivacyClaim, epsilon_claim
 from server.parts import submodels
@@ -57,6 +57,7 @@ class RealRun:
       model: The model file's bytes.
       rounds: In order.
       stopped: Why the run ended before its last round; empty if it did not.
+      conformance: The report's claim about tested release paths; ``None`` without noise.
       claims: What the ledgers say that was paid: the sites' by their statements, the server's by its own.
       log: The server's last checkpoint, a signed note, and
       growth: what its log tells a witness that has seen that many entries, up to that checkpoint (``snapshot``).
@@ -78,6 +79,7 @@ class RealRun:
     log: bytes
     growth: Callable[[int], bytes] = field(repr=False)
     stopped: str = ""
+    conformance: dict[str, Any] | None = None
 
     def received(self, site: SiteId) -> list[Sent]:
         """Returns what the server received from a site; not its statement, which cannot list itself."""
@@ -108,13 +110,15 @@ def snapshot(log: Log) -> tuple[bytes, Callable[[int], bytes]]:
     return note, grown
 
 
-def write_report(folder: RunFolder, run: RealRun, key: SigningKey) -> None:
+def write_report(folder: RunFolder, run: RealRun, key: SigningKey) -> bytes:
     """Writes model, charter, statements, signed report and page; what our own verifier refuses is never written.
 
     Args:
       folder: Of the run.
       run: What happened.
       key: The coordinator's identity key, as the charter lists it. Secret; it is not kept.
+
+    Returns: The report, which the coordinator alone has signed so far.
 
     Raises:
       ConfigError: The run contradicts itself, or a claim about it does not hold.
@@ -136,10 +140,8 @@ def write_report(folder: RunFolder, run: RealRun, key: SigningKey) -> None:
     folder.write(MODEL_FILE, run.model)
     folder.write(CHARTER_FILE, run.charters)
     folder.write(STATEMENTS_FILE, statements)
-    folder.write(REPORT_FILE, signed)
-    folder.write(PAGE_FILE, page.render(signed))
-    public = base64.b64encode(key.public_key).decode()
-    folder.write(TRUST_FILE, f"# coordinator of {run.invitation.federation}, as in its charter\n{public}\n".encode())
+    report_files.write(folder, signed)
+    return signed
 
 
 def predicate(run: RealRun, signer: Mapping[str, str]) -> tuple[dict[str, Any], bytes]:
@@ -175,7 +177,7 @@ def _told_by_server(run: RealRun, charter: Charter, signer: Mapping[str, str]) -
         "tool": {"name": "collegium", "version": privacy.__version__},
         "run": _run(run),
         "signer": dict(signer),
-        "cosigners": [],
+        "cosigners": report.cosigner_entries({site: charter.sites[site].identity for site in job.sites}),
         "audited": None,
         "protections": {
             "secagg": job.secagg,
@@ -187,6 +189,7 @@ def _told_by_server(run: RealRun, charter: Charter, signer: Mapping[str, str]) -
         "claims": [
             {**model, "parameters": job.plan.layout.size},
             *(epsilon_claim(claim, len(job.sites)) for claim in run.claims),
+            *([] if run.conformance is None else [run.conformance]),
             masked_rounds.claim_of(run.transcript),
             {"id": "secagg.egress", "kind": "asserted", "unmasked_arrays": 0},
             approval.adopted_claim(charter, run.charters),

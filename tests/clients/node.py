@@ -51,7 +51,7 @@ class Node:
 
     def memory(self) -> dict[str, Any]:
         state = self.context.state.items()
-        return {name: dict(record) for name, record in state if name != "collegium-invitation"}
+        return {name: dict(record) for name, record in state if name not in {"collegium-invitation", "collegium-left"}}
 
 
 def node(member: Member, entropy: Entropy | None = None) -> Node:

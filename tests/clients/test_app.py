@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 
+import clients.conformance
+import privacy.dp.mechanism
 from clients.app import Member, attempt, build
+from clients.conformance import conform
 from clients.work import Site, contribute
+from privacy.conformance import statements
 from privacy.dp.events import merged
 from privacy.errors import BudgetExhaustedError, ConfigError, RemoteProtocolError
 from privacy.store.books import Link
@@ -44,7 +48,20 @@ class TestAnswers:
         answer = build(lambda _context, _invitation: member_in(tmp_path))(
             question(HELLO, b"an invitation"), node(member_in(tmp_path)).context
         )
-        assert Hello.decode(body_of(answer)) == Hello(VA, 12)
+        hello = Hello.decode(body_of(answer))
+        assert hello == Hello(VA, 12, conformance=hello.conformance)
+        assert {entry["placement"] for entry in statements.read(hello.conformance, who=VA)} == {"local"}
+
+    def test_a_site_whose_release_path_does_not_conform_refuses_the_roll_call(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(clients.conformance, "conform", conform)  # not remembered from another test
+        for name in ("rounded_gaussian", "rounded_gaussian_exact"):
+            monkeypatch.setattr(privacy.dp.mechanism, name, lambda _s, n, e: np.zeros(n, np.int64) * len(e(16)))
+        context = Context(1, 7, {}, RecordDict(), {})
+        answer = build(lambda _context, _invitation: member_in(tmp_path))(question(HELLO, b"an invitation"), context)
+        assert refusal(answer) == "va takes no part: its local noise fails A1, noise scale"
+        assert context.state == {}
 
     def test_a_task_is_answered_with_the_contribution_of_that_attempt(self, tmp_path: Path) -> None:
         here = node(member_in(tmp_path), Keys())

@@ -9,6 +9,7 @@ import pytest
 from privacy.audit import egress
 from privacy.audit.egress import EGRESS_FILE
 from privacy.enrolment.certificates import read_certificate
+from strategies.messages import CLOSE, COSIGN, HELLO, MASKED, SECAGG
 from tests.federation import HUB, SITES, Federation, federate
 from tests.integration.real import Works, at_work, free_port, in_process
 
@@ -44,7 +45,7 @@ def test_a_run_that_is_over_is_closed_at_every_site_with_the_same_account_of_wha
         assert json.loads((there / "score.json").read_text())["n_test"] > 0
         sent = egress.read((there / "egress.jsonl").read_bytes())["whole"]
         assert sent == received[site]
-        assert {one.kind for one in sent} == {"query.hello", "train.masked", "query.secagg", "query.close"}
+        assert {one.kind for one in sent} == {HELLO, MASKED, SECAGG, CLOSE, COSIGN}
 
 
 def test_a_run_goes_on_after_its_driver_was_killed_to_the_same_model(works: Works) -> None:

@@ -26,14 +26,14 @@ from privacy.dp.events import merged
 from privacy.dp.plan import RecordPlan, Unit
 from privacy.secagg.context import Block, Region
 from privacy.store.log import Log, Record
-from server.claims import PrivacyClaim, Spent
+from server.claims import PrivacyClaim, Spent, epsilon_claim
 from server.evidence import RealRun, snapshot
 from server.rounds import RoundRecord
 from strategies.invitation import invite, resolve_job
 from strategies.job import Job
 from strategies.study import Study, read_study
 from strategies.task import SiteId
-from tests.privacy.audit import masked
+from tests.privacy.audit import masked, measured
 from tests.privacy.charter import example
 from tests.privacy.secagg.parties import identity
 
@@ -226,6 +226,8 @@ class Scene:
         spent: dict[str, Spent] = {
             site: Spent(self.plan(site), merged([self.plan(site).event(1)] * 3)) for site in SITES if self.job.privacy
         }
+        claims = (PrivacyClaim("local", spent),) if spent else ()
+        tested = measured.conformance_claim([epsilon_claim(claim, len(SITES)) for claim in claims])
         note, grown = snapshot(self.log)
         truth = RealRun(
             job=self.job,
@@ -240,7 +242,8 @@ class Scene:
             transcript=rounds(self.job),
             model=MODEL,
             rounds=tuple(rows),
-            claims=(PrivacyClaim("local", spent),) if spent else (),
+            claims=claims,
+            conformance=tested if claims else None,
             log=note,
             growth=grown,
         )

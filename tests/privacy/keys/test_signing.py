@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from privacy.errors import ConfigError, VerificationError
-from privacy.keys.signing import SigningKey, keyid, parse_public_keys, verify
+from privacy.keys.signing import SigningKey, keyid, parse_public_keys, parse_trust, verify
 
 # Seed, public key, message, signature: RFC 8032, section 7.1, TEST 1 to 3.
 RFC_8032 = [
@@ -98,3 +98,13 @@ def test_trusted_keys_are_read_a_line_each() -> None:
 def test_a_trust_file_without_a_usable_key_is_refused(text: str) -> None:
     with pytest.raises(ConfigError):
         parse_public_keys(text)
+
+
+def test_a_key_that_only_counts_beside_others_is_no_signer_s() -> None:
+    keys = [SigningKey(bytes([number]) * 32).public_key for number in range(3)]
+    one, two, three = (base64.b64encode(key).decode() for key in keys)
+    trust = parse_trust(f"{one}\n{two} cosigner\n# cleveland\n{three}  cosigner\n{one} cosigner\n")
+    assert (trust.signers, trust.cosigners) == (frozenset(keys[:1]), frozenset(keys[1:]))
+    for wrong in (f"{two} cosigner", f"{one} signer", f"{one} cosigner {two}", f"{one} {two}"):
+        with pytest.raises(ConfigError):
+            parse_trust(wrong)

@@ -211,7 +211,7 @@ def test_a_strangers_key_signs_nothing(home: Path, capsys: pytest.CaptureFixture
         (("init", "draft.toml"), "--out"),
         (("sign", "draft.toml", "--key", "va/officer.key"), "draft.toml: "),
         (("sign", "charter.json", "--key", "va/nothing.key"), "cannot be read"),
-        (("sign", "charter.json", "--key", "va/short.key"), "not an officer's key"),
+        (("sign", "charter.json", "--key", "va/short.key"), "not a signing key"),
         (("show", "draft.toml"), "draft.toml: "),
         (("show", "va"), "is a folder"),
     ],
