@@ -19,9 +19,10 @@ import click
 import typer
 
 import privacy
-from privacy.audit import annex, envelope, page, statement
+from privacy.audit import annex, envelope, statement
 from privacy.audit.approval import CHARTER_FILE
 from privacy.audit.canary_file import CANARIES_FILE
+from privacy.audit.html import page
 from privacy.audit.ledger_chain import LEDGERS_FILE
 from privacy.audit.site_statement import STATEMENTS_FILE
 from privacy.audit.transcript import TRANSCRIPT_FILE

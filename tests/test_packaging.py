@@ -104,7 +104,8 @@ def test_the_bundle_runs_with_nothing_else_on_the_path(bundle: Path, tmp_path: P
         archive.extractall(tmp_path / "app")
     program = (
         f"import sys; sys.path = [{str(tmp_path / 'app')!r}] + [p for p in sys.path if p and p != {str(ROOT)!r}]\n"
-        "import simulations.server_app, simulations.client_app, simulations.scenario as s, privacy.audit.page as p\n"
+        "import simulations.server_app, simulations.client_app, simulations.scenario as s\n"
+        "import privacy.audit.html.page as p\n"
         f"assert p.__file__.startswith({str(tmp_path)!r}), p.__file__\n"
         "assert s.load('hospitals').name == 'hospitals'\n"
     )
@@ -121,7 +122,7 @@ def test_the_base_install_verifies_without_torch_and_flwr() -> None:
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name.split('.')[0] in {extras}: raise ModuleNotFoundError(name=name)\n"
         "sys.meta_path.insert(0, Absent())\n"
-        "import privacy.command, privacy.audit.verify, privacy.audit.page, privacy.dp.plan, privacy.store.ledger\n"
+        "import privacy.command, privacy.audit.verify, privacy.audit.html.page, privacy.dp.plan, privacy.store.ledger\n"
         "privacy.command.main(['simulate', 'hospitals'])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -22,7 +22,6 @@ from privacy.audit import (
     envelope,
     ledger_chain,
     masked_rounds,
-    page,
     pricing,
     real_run,
     signers,
@@ -33,6 +32,7 @@ from privacy.audit.answers import Answer, CheckedClaim
 from privacy.audit.audited import ADDED
 from privacy.audit.canonical import MAX_BYTES
 from privacy.audit.envelope import Envelope
+from privacy.audit.html import page
 from privacy.audit.signers import Signed
 from privacy.audit.statement import Statement
 from privacy.audit.transcript import TRANSCRIPT_FILE

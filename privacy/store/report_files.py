@@ -2,7 +2,8 @@
 
 import base64
 
-from privacy.audit import page, report
+from privacy.audit import report
+from privacy.audit.html import page
 from privacy.keys.signing import COSIGNER
 from privacy.store.run_folder import PAGE_FILE, REPORT_FILE, TRUST_FILE, RunFolder
 

@@ -9,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from privacy.audit import page, report
+from privacy.audit import report
 from privacy.audit.canary_file import CANARIES_FILE
+from privacy.audit.html import page
 from privacy.audit.verify import Verdict, verify
 from privacy.errors import ConfigError
 from privacy.keys.signing import SEED_BYTES, SigningKey

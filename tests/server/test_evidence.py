@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from privacy.audit import approval, consistency, division, page, report, schemas, statement
+from privacy.audit import approval, consistency, division, report, schemas, statement
 from privacy.audit.egress import Sent
 from privacy.audit.envelope import decode as decode_envelope
+from privacy.audit.html import page
 from privacy.audit.site_statement import Refusal
 from privacy.audit.verify import Verdict, verify
 from privacy.charter.document import from_body

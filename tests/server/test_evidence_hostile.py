@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from privacy.audit import page
+from privacy.audit.html import page
 from privacy.errors import FederationError
 from server.evidence import RealRun, predicate
 from tests.server import real

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from privacy.audit import audited, envelope, page, report, schemas, statement
+from privacy.audit import audited, envelope, report, schemas, statement
+from privacy.audit.html import page
 from privacy.audit.verify import Verdict, verify
 from privacy.errors import ConfigError, VerificationError
 from privacy.keys.signing import SigningKey, parse_trust

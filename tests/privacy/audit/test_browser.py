@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from privacy.audit import page
+from privacy.audit.html import page
 from tests.privacy.audit import masked, measured, promises, sample
 
 pytestmark = pytest.mark.soak

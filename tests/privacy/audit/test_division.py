@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from privacy.audit import consistency, division, masked_rounds, page, report, statement
+from privacy.audit import consistency, division, masked_rounds, report, statement
+from privacy.audit.html import page
 from privacy.audit.verify import Verdict, verify
 from privacy.errors import ConfigError
 from privacy.secagg.context import Block, Region

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from privacy.audit import canonical, page, pricing, report, statement
+from privacy.audit import canonical, pricing, report, statement
 from privacy.audit import envelope as dsse
+from privacy.audit.html import page
 from privacy.audit.verify import embedded_envelope, verify
 from privacy.dp.accounting import epsilon
 from privacy.errors import FederationError

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from privacy.audit import canonical, envelope, page, report, statement
+from privacy.audit import canonical, envelope, report, statement
+from privacy.audit.html import page
 from privacy.audit.verify import Verdict, verify
 from privacy.errors import ConfigError, FederationError
 from tests.privacy.audit import promises, sample

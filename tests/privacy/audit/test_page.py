@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from privacy.audit import charts, drawing, envelope, page, words
-from privacy.audit.stylesheet import CSS
+from privacy.audit import envelope, words
+from privacy.audit.html import charts, drawing, page
+from privacy.audit.html.stylesheet import CSS
 from privacy.dp.accounting import epsilon, round_up
 from privacy.dp.events import FULL_BATCH, GaussianEvent, Relation
 from privacy.errors import ConfigError
@@ -393,7 +394,7 @@ def test_sizes(n_bytes: int, text: str) -> None:
 
 def test_the_same_report_draws_the_same_bytes_in_another_process(private: bytes) -> None:
     program = (
-        "import sys; from privacy.audit import page; sys.stdout.buffer.write(page.render(sys.stdin.buffer.read()))"
+        "import sys; from privacy.audit.html import page; sys.stdout.buffer.write(page.render(sys.stdin.buffer.read()))"
     )
     again = subprocess.run(
         [sys.executable, "-c", program],

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from privacy.attacks.membership import dp_ceiling
-from privacy.audit import charts_audit, envelope, page, page_attacks, report
-from privacy.audit.charts_audit import BoundRow, StripRow
+from privacy.audit import envelope, report
+from privacy.audit.html import charts_audit, page, page_attacks
+from privacy.audit.html.charts_audit import BoundRow, StripRow
 from privacy.keys.signing import SigningKey
 from tests.privacy.audit import masked, measured, promises, sample
 from tests.privacy.audit.test_page import HOSTILE, Document, first_screen, section

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from privacy.audit import consistency, page, pricing, report, schemas, statement
+from privacy.audit import consistency, pricing, report, schemas, statement
+from privacy.audit.html import page
 from privacy.audit.verify import Verdict, verify
 from privacy.dp.accounting import Accountant, round_up
 from privacy.dp.events import (

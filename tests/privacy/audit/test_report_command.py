@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from privacy import command
-from privacy.audit import envelope, page, report
+from privacy.audit import envelope, report
+from privacy.audit.html import page
 from privacy.keys.signing import SigningKey, parse_trust
 from privacy.store import report_files
 from privacy.store.run_folder import RunFolder

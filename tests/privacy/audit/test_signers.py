@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from privacy.audit import envelope, page, report, statement
+from privacy.audit import envelope, report, statement
+from privacy.audit.html import page
 from privacy.audit.verify import Verdict, verify
 from privacy.errors import ConfigError, VerificationError
 from privacy.keys.signing import SigningKey, parse_trust

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from privacy.audit import canonical, page, pricing, schemas, statement
+from privacy.audit import canonical, pricing, schemas, statement
 from privacy.audit import envelope as dsse
 from privacy.audit.answers import CheckedClaim
+from privacy.audit.html import page
 from privacy.audit.verify import Verdict, exit_code, verify
 from privacy.dp.events import FULL_BATCH, GaussianEvent, Relation, Sampling, SamplingType
 from privacy.errors import ConfigError, FederationError, LocalProtocolError, VerificationError

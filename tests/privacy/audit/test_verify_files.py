@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from privacy import command
-from privacy.audit import page
+from privacy.audit.html import page
 from privacy.audit.transcript import TRANSCRIPT_FILE
 from privacy.store import evidence_files
 from tests.privacy.audit import masked, sample

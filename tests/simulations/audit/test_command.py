@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from privacy import command
-from privacy.audit import page, statement
+from privacy.audit import statement
 from privacy.audit.audited import original
 from privacy.audit.envelope import decode
+from privacy.audit.html import page
 from privacy.keys.signing import SigningKey
 from simulations.audit.command import AUDIT_FILE, AUDIT_PAGE_FILE, AUDIT_TRUST_FILE
 

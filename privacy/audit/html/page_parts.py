@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from privacy.audit import charts, division_words, words
+from privacy.audit import division_words, words
+from privacy.audit.html import charts
+from privacy.audit.html.tables import Column, Table
 from privacy.audit.statement import Statement
-from privacy.audit.tables import Column, Table
 
 _COLUMNS = (
     Column("Part", numeric=False),

@@ -4,8 +4,8 @@ from itertools import groupby
 from typing import Any
 
 from privacy.audit import division, masked_rounds, words
+from privacy.audit.html.tables import Column, Table
 from privacy.audit.statement import Statement
-from privacy.audit.tables import Column, Table
 from privacy.audit.transcript import TRANSCRIPT_FILE
 
 _COLUMNS = (

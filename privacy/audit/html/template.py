@@ -4,8 +4,8 @@ Strings in modules, because the Flower bundle carries ``.py`` and ``.json`` file
 values that are markup already are the charts, the style sheet and the strictly decoded envelope.
 """
 
-from privacy.audit.template_measured import ASSESSMENT, ATTACKS, SPENT, TESTED
-from privacy.audit.template_record import AGREED, CLAIMS, PROTECTIONS, ROUNDS, UTILITY
+from privacy.audit.html.template_measured import ASSESSMENT, ATTACKS, SPENT, TESTED
+from privacy.audit.html.template_record import AGREED, CLAIMS, PROTECTIONS, ROUNDS, UTILITY
 
 _OPENING = """\
 {% macro draw(table, section) %}

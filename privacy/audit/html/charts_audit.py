@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from privacy.audit.charts import MOST_ROWS
-from privacy.audit.drawing import fraction, percent_of, round_ticks, svg
+from privacy.audit.html.charts import MOST_ROWS
+from privacy.audit.html.drawing import fraction, percent_of, round_ticks, svg
 
 _ROW, _CELL, _LANE = 48, 20, 14
 _SIDE = 150

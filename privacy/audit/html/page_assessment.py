@@ -3,8 +3,9 @@
 from itertools import groupby
 from typing import Any
 
-from privacy.audit import assessment, page_conformance
+from privacy.audit import assessment
 from privacy.audit.assessment import AUDITS, worst_verdict
+from privacy.audit.html import page_conformance
 
 CONFORMANCE = "conformance.release"
 

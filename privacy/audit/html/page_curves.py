@@ -8,7 +8,8 @@ from decimal import Decimal
 from itertools import accumulate
 from typing import Any
 
-from privacy.audit import charts_audit, pricing
+from privacy.audit import pricing
+from privacy.audit.html import charts_audit
 from privacy.audit.statement import Statement
 from privacy.dp.accounting import round_up
 from privacy.dp.events import Event, GaussianEvent, SamplingType

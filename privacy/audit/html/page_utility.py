@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from privacy.audit import charts, words
-from privacy.audit.tables import Column, Table
+from privacy.audit import words
+from privacy.audit.html import charts
+from privacy.audit.html.tables import Column, Table
 
 _LANES = ("home", "elsewhere", "together_without_privacy", "together", "pooled")
 _FEW = 30

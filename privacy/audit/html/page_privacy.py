@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
-from privacy.audit import charts, page_curves, pricing, words
+from privacy.audit import pricing, words
+from privacy.audit.html import charts, page_curves
+from privacy.audit.html.tables import Column, Table
 from privacy.audit.statement import Statement
-from privacy.audit.tables import Column, Table
 from privacy.dp.events import event_from_json
 from privacy.errors import FederationError
 

@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from privacy.audit import charts_audit, words
-from privacy.audit.charts_audit import StripRow
+from privacy.audit import words
+from privacy.audit.html import charts_audit
+from privacy.audit.html.charts_audit import StripRow
+from privacy.audit.html.tables import Column, Table
 from privacy.audit.statement import Statement
-from privacy.audit.tables import Column, Table
 
 MEANING = {
     "A1": "Noise is as large as declared",

@@ -10,11 +10,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from privacy.audit import (
-    approval,
-    assessment,
-    envelope,
-    masked_rounds,
+from privacy.audit import approval, assessment, envelope, masked_rounds, statement, testimony, words
+from privacy.audit.assessment import AUDITS
+from privacy.audit.canary_file import CANARIES_FILE
+from privacy.audit.html import (
     page_assessment,
     page_attacks,
     page_conformance,
@@ -25,17 +24,12 @@ from privacy.audit import (
     page_signers,
     page_sites,
     page_utility,
-    statement,
-    testimony,
-    words,
 )
-from privacy.audit.assessment import AUDITS
-from privacy.audit.canary_file import CANARIES_FILE
+from privacy.audit.html.stylesheet import CSS
+from privacy.audit.html.template import PAGE
 from privacy.audit.ledger_chain import LEDGERS_FILE
 from privacy.audit.site_statement import STATEMENTS_FILE
 from privacy.audit.statement import Statement
-from privacy.audit.stylesheet import CSS
-from privacy.audit.template import PAGE
 from privacy.audit.transcript import TRANSCRIPT_FILE
 from privacy.keys.signing import keyid
 

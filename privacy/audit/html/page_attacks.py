@@ -8,12 +8,13 @@ from typing import Any
 
 from markupsafe import Markup
 
-from privacy.audit import charts_audit, words
-from privacy.audit.charts_audit import BoundRow, Roc
+from privacy.audit import words
+from privacy.audit.html import charts_audit
+from privacy.audit.html.charts_audit import BoundRow, Roc
+from privacy.audit.html.tables import Column, Table
 from privacy.audit.measured import bounds
 from privacy.audit.measured.inversion import EXACT
 from privacy.audit.statement import Statement
-from privacy.audit.tables import Column, Table
 
 METHODS = {
     "pair": "two Gaussians, at 95 %: assumes the noise has the shape that was tested",

@@ -4,9 +4,9 @@ from typing import Any
 
 from privacy.audit import words
 from privacy.audit.approval import ADOPTED, APPROVED, CHARTER_FILE
+from privacy.audit.html.tables import Column, Table
 from privacy.audit.site_statement import STATEMENTS_FILE
 from privacy.audit.statement import Statement
-from privacy.audit.tables import Column, Table
 from privacy.audit.testimony import LEFT, STATED, WITNESSED, entries
 
 KINDS = {

@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from privacy.audit.drawing import fraction, inset, percent_of, round_ticks, svg
+from privacy.audit.html.drawing import fraction, inset, percent_of, round_ticks, svg
 
 MOST_ROWS = 40
 """Sites that a chart shows; the table beside it shows all."""

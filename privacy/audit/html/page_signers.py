@@ -4,9 +4,9 @@ from typing import Any
 
 from privacy.audit import audited
 from privacy.audit.envelope import Envelope
+from privacy.audit.html.tables import Column, Table
 from privacy.audit.ledger_chain import CLAIM, LEDGERS_FILE
 from privacy.audit.statement import Statement
-from privacy.audit.tables import Column, Table
 from privacy.keys.signing import keyid
 
 ROLES = {

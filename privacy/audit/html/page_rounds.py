@@ -5,8 +5,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from privacy.audit import charts, words
-from privacy.audit.tables import Column, Table
+from privacy.audit import words
+from privacy.audit.html import charts
+from privacy.audit.html.tables import Column, Table
 
 MOST_POINTS = 1000
 """Losses that the chart draws; of longer runs every second, third, ... round. The list beside it has all."""
