@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -309,3 +309,22 @@ def test_a_control_that_finds_nothing_is_said() -> None:
     blind = replace(found, controls=(("noise off", False),))
     with pytest.raises(PrivacyError, match="its tests of local noise do not find noise off"):
         statements.stated([blind], who="va")
+
+
+class Unasked:
+    """Somebody else's agent, without noise of its own, which must not see its records before a run begins."""
+
+    offers: ClassVar[frozenset[str]] = frozenset({"distributed"})
+    plan: RecordPlan | None = None
+
+    def __init__(self, training: Any) -> None:
+        self.training = training
+
+    def train(self, _start: Vector, _work: Any) -> Vector:
+        raise AssertionError("a test on made-up data trained on the site's records")
+
+
+def test_somebody_elses_agent_is_not_trained_for_a_test() -> None:
+    one = site(sum_plan=DISTRIBUTED)
+    (found,) = conform(replace(one, agent=Unasked(one.agent.training)), Keys("foreign"))
+    assert not found.failed

@@ -84,8 +84,9 @@ by the software, not proved.
 TESTED = """\
 {% if tested %}
 <section aria-labelledby="tested"><h2 id="tested">Tests of the code that adds noise</h2>
-<p>{{ tested.sentence }} They ran when the run began, on made-up data, through the very code that then handled the
-records. Correct code fails any of a path's tests with a probability of at most {{ tested.error }}.</p>
+<p>{{ tested.sentence }} They ran when the run began, on made-up data, through the code that clips and adds noise.
+That the run then used the same code is each site's word.
+Correct code fails any of a path's tests with a probability of at most {{ tested.error }}.</p>
 <ul class="meanings">
 {% for name, meaning in tested.meanings %}
 <li><b>{{ name }}</b> {{ meaning }}</li>
