@@ -19,19 +19,15 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from clients.real_site import RealSite
-from strategies.messages import CLOSE, HELLO, MASKED, SECAGG
 from tests.federation import ASSET, PURPOSE, federate
 from tests.integration.chaos import GOOD, Chaos, Line
+from tests.integration.kills import PHASES, RECOVERY, DieAt
 from tests.integration.real import Command, Works, at_work, free_port, in_process, until
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(7200)]
 
 SITES = ("alba", "brno", "cork", "dole", "este")
-PHASES = [(HELLO, 1), (MASKED, 2), (SECAGG, 4), (SECAGG, 5), (SECAGG, 6), (CLOSE, 1)]
-"""Message type, and which of its kind: two rounds of three messages of secure aggregation after the first."""
 REPEATS = int(os.environ.get("COLLEGIUM_SOAK_REPEATS", "10"))
-RECOVERY = 90.0  # seconds
 
 
 @dataclass
@@ -71,31 +67,6 @@ def whole(lined: Lined) -> Iterator[Lined]:
     for site in SITES:
         if not lined.works.agents[site].process.is_alive():
             lined.works.start_agent(site).says("connected as node", RECOVERY)
-
-
-@dataclass(frozen=True)
-class DieAt:
-    """The agent's process is killed at a message: before it is looked at, or when its answer is paid for and unsent."""
-
-    kind: str
-    which: int
-    answered: bool
-
-    def __call__(self) -> None:
-        answer, seen = RealSite.answer, 0
-
-        def dying(site: RealSite, message: Any, context: Any) -> Any:
-            nonlocal seen
-            seen += message.metadata.message_type == self.kind
-            here = message.metadata.message_type == self.kind and seen == self.which
-            if here and not self.answered:
-                os.kill(os.getpid(), signal.SIGKILL)
-            reply = answer(site, message, context)
-            if here:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return reply
-
-        setattr(RealSite, "answer", dying)  # noqa: B010 -- mypy takes no assignment to a method
 
 
 @pytest.mark.parametrize("repeat", range(REPEATS))
