@@ -34,7 +34,7 @@ from flwr.supercore.inflatable.inflatable_object import (
     get_object_tree,
     no_object_id_recompute,
 )
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # ships no type information
+from google.protobuf.message import DecodeError
 
 from clients.connection import Connection, FleetError
 from privacy.errors import LocalProtocolError, RemoteProtocolError

@@ -1,0 +1,180 @@
+"""Who is let in, and which sessions there are: what a listener decides, whatever carries the frames.
+
+In order: the certificate's holder is the site that the opening claims, the charter in force lists it and has not
+revoked it, both ends have the same charter, the service exists, there is room, and the service's own gate agrees.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from clients.channel import frames, openings
+from clients.channel.credentials import Identity, Watch, sign_opened
+from clients.channel.limits import Limits
+from clients.channel.session import Opening, Session
+from clients.channel.stream import Line, StreamSession
+from clients.proto import channel_pb2 as wire
+from privacy.charter.document import Charter
+from privacy.enrolment.certificates import Usage, fingerprint, read_certificate
+from privacy.errors import FederationError, RemoteProtocolError, TransportError, VerificationError
+from privacy.store.log import Record
+
+REFUSED = "channel-refused"
+FAILED = "an error that is not yours: whoever runs the site finds it in its output"
+
+_LOG = logging.getLogger(__name__)
+
+
+class Service(Protocol):
+    """What a listener offers under one kind."""
+
+    def admit(self, peer: str, opening: Opening) -> bytes:
+        """Decides on an opening; several threads may ask at once.
+
+        Args:
+          peer: Site id, authenticated.
+          opening: Untrusted.
+
+        Returns: The body of the answer.
+        Raises: FederationError: Refused; the message goes to the peer as one plain line, the service logs it.
+        """
+
+    def run(self, session: Session) -> None:
+        """Holds the conversation, on a thread of its own; when it returns the session is over.
+
+        Raises: FederationError: The session ends, and the message goes to the peer as one plain line.
+        """
+
+
+class Reception:
+    """The sessions of one listener.
+
+    Args:
+      own: Who listens.
+      services: By kind.
+      limits: The most that this end takes.
+      record: Logs a refusal.
+    """
+
+    def __init__(
+        self, own: Identity, services: Mapping[str, Service], limits: Limits, record: Callable[[Record], None]
+    ) -> None:
+        self._own, self._services, self._limits, self._record = own, dict(services), limits, record
+        self._sessions: dict[tuple[str, bytes], StreamSession | None] = {}  # None: being opened
+        self._lock = threading.Lock()
+
+    def answer(self, first: bytes, leaf: bytes, line: Line) -> tuple[bytes, StreamSession]:
+        """Opens a session, or takes one up, over a new stream.
+
+        Args:
+          first: The stream's first frame. Untrusted.
+          leaf: The dialler's certificate; TLS has made sure that it holds the key.
+          line: The stream's way out.
+
+        Returns: The first frame out, and the session, which is attached to ``line``.
+        Raises: FederationError: Refused; on record, by the service if it was the service.
+        """
+        said, charter, check = self._known(first, read_certificate(leaf))
+        certificate = read_certificate(self._own.credentials().certificate)
+        session = self._taken_up(said) if said.resume else self._admitted(said)
+        terms = wire.Terms(
+            limits=session.limits.written(),
+            body=session.opened,
+            received=session.received,
+            certificate=certificate.public_bytes(Encoding.DER),
+        ).SerializeToString()
+        session.attach(line, said.received, check)
+        return openings.write_answer(terms, sign_opened(self._own, charter, said.dialler, first, terms)), session
+
+    @property
+    def sessions(self) -> list[StreamSession]:
+        """Those that are open, or wait for their peer to know that they are over."""
+        with self._lock:
+            return [one for one in self._sessions.values() if one is not None]
+
+    def _known(self, first: bytes, leaf: x509.Certificate) -> tuple[wire.Open, Charter, Callable[[], None]]:
+        """Checks that the dialler is who it says, and means this site, under this charter.
+
+        Returns: The opening, the charter, and the check of the dialler that is repeated at every message.
+        Raises: FederationError: It is not.
+        """
+        who = {"certificate": fingerprint(leaf)}
+        with self._recorded(who):
+            said = openings.read(first, self._limits)
+            who |= {"peer": said.dialler, "service": said.kind, "session": said.session.hex()}
+            charter = self._own.charter()
+            watch = Watch(self._own, said.dialler, leaf, Usage.CLIENT)
+            if said.listener != self._own.site:
+                raise VerificationError(f"this is {self._own.site}, not {said.listener}")
+            if said.charter.hex() != charter.digest:
+                here = f"version {charter.version}, which is in force at {self._own.site}"
+                raise VerificationError(f"{said.dialler} goes by another charter than {here}")
+            if said.kind not in self._services:
+                raise VerificationError(f"{self._own.site} offers no service called {said.kind}")
+
+        def check() -> None:
+            with self._recorded(who):
+                watch()
+
+        return said, charter, check
+
+    def _taken_up(self, said: wire.Open) -> StreamSession:
+        with self._lock:
+            session = self._sessions.get((said.dialler, said.session))
+        if session is None or session.opening != openings.asked(said):
+            raise RemoteProtocolError("there is no such session here")
+        return session
+
+    def _admitted(self, said: wire.Open) -> StreamSession:
+        """Takes a place, asks the service, and starts it. Raises: FederationError: No place, or it refuses."""
+        key, opening, service = (said.dialler, said.session), openings.asked(said), self._services[said.kind]
+        who = {"peer": said.dialler, "service": said.kind, "session": said.session.hex()}
+        with self._recorded(who), self._lock:
+            if key in self._sessions:
+                raise RemoteProtocolError("there is such a session already")
+            if len(self._sessions) >= self._limits.sessions:
+                raise TransportError(f"{self._own.site} holds {self._limits.sessions} sessions and takes no more now")
+            self._sessions[key] = None
+        try:
+            opened, limits = service.admit(said.dialler, opening), self._limits.lesser(said.limits)
+            session = StreamSession(peer=said.dialler, opening=opening, opened=opened, limits=limits)
+        except BaseException:
+            self._forget(key)
+            raise
+        with self._lock:
+            self._sessions[key] = session
+        threading.Thread(target=self._serve, args=(service, session), daemon=True, name=said.kind).start()
+        return session
+
+    def _serve(self, service: Service, session: StreamSession) -> None:
+        reason = ""
+        try:
+            service.run(session)
+        except FederationError as error:
+            reason = str(error)  # if it is the session's own, the peer knows already
+        except Exception:  # noqa: BLE001 - gRPC's and threads' own ways would hide it, or tell the peer
+            _LOG.exception("the service %s failed", session.opening.kind)
+            reason = FAILED
+        finally:
+            session.close(reason)
+            session.finished(session.limits.resume)  # a peer whose line is cut may still come for the rest
+            session.finish()
+            self._forget((session.peer, session.id))
+
+    def _forget(self, key: tuple[str, bytes]) -> None:
+        with self._lock:
+            del self._sessions[key]
+
+    @contextmanager
+    def _recorded(self, who: Mapping[str, str]) -> Iterator[None]:
+        """Logs a refusal before it goes out."""
+        try:
+            yield
+        except FederationError as error:
+            self._record(Record(REFUSED, {**who, "reason": frames.plain(str(error))}))
+            raise
