@@ -145,7 +145,7 @@ class Gate:
     ) -> None:
         """Puts a refusal on record that was found before or after the job was judged; ``by`` names what refused."""
         decision = self._decision(data, invitation)
-        self.record(replace(decision, allowed=False, by=by or _by(error), reason=str(error)))
+        self.record(replace(decision, allowed=False, by=by or refused_by(error), reason=str(error)))
 
     def _judge(self, invitation: Invitation, job: Job, plans: Sequence[PrivacyPlan]) -> None:
         if invitation.job != job.digest:
@@ -180,7 +180,8 @@ class PolicyRefusalError(PrivacyError):
         self.rules = rules
 
 
-def _by(error: FederationError) -> str:
+def refused_by(error: FederationError) -> str:
+    """Names what refused, for a log."""
     match error:
         case rules.CharterRefusalError(clause=clause):
             return f"charter: {clause}"

@@ -64,6 +64,10 @@ clip = 1.0
 OPEN = '@id("on-its-assets")\npermit (principal, action, resource) when {{ {condition} }};\n'
 SITE_POLICY = OPEN.format(condition="resource.purposes.contains(context.purpose)")
 """Of a site: whatever the charter allows on its assets."""
+CHANNEL_POLICY = SITE_POLICY.replace(
+    "action,", 'action in [Action::"train", Action::"hold", Action::"release", Action::"ask"],'
+)
+"""Likewise, and whatever it allows agents to want of each other."""
 
 _ANY = {"low": "0", "high": "1000"}
 

@@ -7,7 +7,7 @@ are what no charter can lift.
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
@@ -16,6 +16,7 @@ from typing import Any
 
 from privacy.audit import canonical, schemas
 from privacy.audit.envelope import decode_base64
+from privacy.charter.inference import Inference, read_inference
 from privacy.charter.keys import check_flower_key, check_signing_key
 from privacy.enrolment.certificates import Holder, Role
 from privacy.errors import ConfigError
@@ -159,6 +160,9 @@ class Charter:
       unsafe_without_dp: Whether a run may do without any setting.
       not_before: First moment at which something may run.
       not_after: First moment at which nothing may run any more.
+      chains: Plans by which stages may work together over the channel, by a name for people: SHA-256 of the plan, hex.
+        Empty, which is how charters begin: none.
+      inference: The terms of joint answers; ``None``: nobody is answered.
     """
 
     federation: str
@@ -179,6 +183,8 @@ class Charter:
     not_before: datetime
     not_after: datetime
     body: Mapping[str, Any]
+    chains: Mapping[str, str] = field(default_factory=dict)
+    inference: Inference | None = None
 
     def __post_init__(self) -> None:
         _check_holders(self)
@@ -187,6 +193,8 @@ class Charter:
         _check_floors(self.floors, len(self.sites))
         _check_weakness(self)
         _check_ranges(self)
+        if self.inference is not None:
+            self.inference.check(self.sites)
 
     @cached_property
     def payload(self) -> bytes:
@@ -235,6 +243,8 @@ def from_body(body: Any) -> Charter:
         not_before=_moment(window["not_before"]),
         not_after=_moment(window["not_after"]),
         body=body,
+        chains=MappingProxyType(dict(body.get("chains", {}))),
+        inference=read_inference(body["inference"]) if "inference" in body else None,
     )  # fmt: skip
 
 
@@ -331,6 +341,10 @@ def _check_weakness(charter: Charter) -> None:
         *((f"privacy {name}", allowed.epsilon, allowed.delta) for name, allowed in charter.privacy.items()),
         *((f"asset {name}", asset.epsilon, asset.delta) for name, asset in charter.assets.items()),
     ]
+    noise = charter.inference.noise if charter.inference else None
+    if noise is not None:
+        caps.append(("inference", noise.epsilon, noise.delta))
+        refuse_unless(noise.multiplier >= MIN_NOISE, f"inference: noise {noise.multiplier} is less than 0.1", limit)
     for where, epsilon, delta in caps:
         refuse_unless(0 < epsilon <= MAX_EPSILON, f"{where}: epsilon {epsilon} is not above 0 and at most 100", limit)
         refuse_unless(0 < delta <= MAX_DELTA, f"{where}: delta {delta} is not above 0 and at most 0.01", limit)

@@ -60,6 +60,8 @@ def _body(draft: Mapping[str, Any], previous: Charter | None, read: Read) -> dic
         body["server"] = _enrolled(body["server"], Role.SERVER, body.get("federation"), read)
     if isinstance(body.get("sites"), list):
         body["sites"] = [_enrolled(entry, Role.SITE, body.get("federation"), read) for entry in body["sites"]]
+    if isinstance(body.get("inference"), dict):
+        body["inference"] = _answers(body["inference"], draft["inference"])
     for place, name in (("sites", "id"), ("officers", "name")):
         body[place] = _listed(body.get(place), place, name)
     return body | {
@@ -92,6 +94,14 @@ def _enrolled(entry: Any, role: Role, federation: Any, read: Read) -> Any:
         "dns": told.holder.dns,
         "uri": told.holder.uri,
     }
+
+
+def _answers(spelt: dict[str, Any], draft: Mapping[str, Any]) -> dict[str, Any]:
+    """Sorts the lists; every agent weighs 1 and no noise is added, unless the draft says so."""
+    lists = {key: sorted(value, key=str) for key, value in spelt.items() if isinstance(value, list)}
+    weights = {str(agent): 1 for agent in lists.get("agents", [])}
+    noise = _spelt(draft["noise"], decimals=True) if "noise" in draft else None
+    return {"weights": weights, **spelt, **lists, "noise": noise}
 
 
 def _nothing(_: str) -> bytes:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 
 from privacy.charter.document import Allowance, Charter, Server, Site
+from privacy.charter.inference import Inference
 from privacy.keys.signing import keyid
 
 
@@ -73,6 +74,22 @@ def _jobs(charter: Charter) -> Iterator[str]:
     yield from (f"Privacy      {name}: {_allowance(allowed)}" for name, allowed in charter.privacy.items())
     if charter.unsafe_without_dp:
         yield "Privacy      UNSAFE: a run may do without any differential privacy"
+    for name, digest in charter.chains.items():
+        yield f"Chain        {name}: {digest}"
+    if charter.inference is not None:
+        yield from _inference(charter.inference)
+
+
+def _inference(terms: Inference) -> Iterator[str]:
+    weighed = ", ".join(f"{agent} (weight {terms.weights[agent]})" for agent in terms.agents)
+    yield f"Answers      {', '.join(terms.modes)} for {', '.join(terms.purposes)}; at most {terms.most_queries} a batch"
+    yield f"  of         {weighed}"
+    if terms.noise is None:
+        yield "  noise      none: a sum of scores is of all of them, or nobody is answered"
+    else:
+        noise = terms.noise
+        cost = f"at most epsilon {noise.epsilon} at delta {noise.delta} in all"
+        yield f"  noise      {noise.multiplier} times what one agent can change; an agent's answers cost it {cost}"
 
 
 def _allowance(allowed: Allowance) -> str:

@@ -2,6 +2,8 @@
 
 Cedar refuses by default, and a ``forbid`` beats every ``permit``. One thing is stricter here: a rule that cannot be
 evaluated (an integer overflow) is skipped by Cedar, and a skipped ``forbid`` would be an Allow; here it is a refusal.
+And a site's policy that names none of ``CHANNEL_ACTIONS`` allows none, however wide its permits: whoever wrote it was
+not asked about them.
 
 See: Cutler et al., "Cedar: A New Language for Expressive, Fast, Safe, and Analyzable Authorization", OOPSLA 2024, §3.
 """
@@ -9,7 +11,7 @@ See: Cutler et al., "Cedar: A New Language for Expressive, Fast, Safe, and Analy
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal, Protocol
@@ -24,6 +26,8 @@ Kind = Literal["site", "server"]
 Value = bool | int | str | tuple[str, ...]
 
 NO_RULE = "no rule allows it"
+CHANNEL_ACTIONS = ("hold", "release", "ask")
+"""What agents may want of each other."""
 
 _MAX_REASON = 200
 _RULE_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -90,8 +94,10 @@ class CedarPolicy:
         written = statements(text)
         self.digest = hashlib.sha256(text.encode()).hexdigest()
         self._policies = _parse(text, written)
-        self._names = _names(text, written)
-        self._schema = _schema(kind)
+        rules = _rules(text, written)
+        self._names = _names(rules, written)
+        self._unasked = CHANNEL_ACTIONS if kind == "site" and not _speaks_of(rules, CHANNEL_ACTIONS) else ()
+        self._schema = _schema(kind, channel=kind == "site" and not self._unasked)
         self.rules = tuple(self._names.values())
         _validate(text, self._schema, dict(zip(self._names, written, strict=True)))
 
@@ -100,6 +106,8 @@ class CedarPolicy:
 
         Guarantees: never raises; allows only if a rule permits, none forbids and none failed.
         """
+        if request.action in self._unasked:
+            return Verdict(False, (NO_RULE,), self.digest)
         try:
             answer = cedarpy.is_authorized(_asked(request), self._policies, _entities(request), self._schema)
             allowed = answer.decision is cedarpy.Decision.Allow
@@ -119,8 +127,9 @@ class CedarPolicy:
 
 
 @cache
-def _schema(kind: Kind) -> cedarpy.Schema:
-    return cedarpy.Schema.from_str(shipped.read(f"{kind}.cedarschema"))
+def _schema(kind: Kind, *, channel: bool) -> cedarpy.Schema:
+    names = (kind, "channel") if channel else (kind,)
+    return cedarpy.Schema.from_str("".join(shipped.read(f"{name}.cedarschema") for name in names))
 
 
 def _parse(text: str, written: Iterable[Statement]) -> cedarpy.PolicySet:
@@ -136,18 +145,37 @@ def _parse(text: str, written: Iterable[Statement]) -> cedarpy.PolicySet:
     raise ConfigError(f"the policy: {_line(str(whole))}")
 
 
-def _names(text: str, written: tuple[Statement, ...]) -> dict[str, str]:
-    """Returns the id of each rule by Cedar's name for it, in the order of the text."""
+def _rules(text: str, written: tuple[Statement, ...]) -> dict[str, Any]:
+    """Returns each rule as Cedar read it, by Cedar's name for it."""
     try:
         parsed: dict[str, Any] = json.loads(cedarpy.policies_to_json_str(text))
     except (ValueError, RecursionError):
         raise ConfigError("a rule of the policy is too long a chain of conditions") from None
     rules: dict[str, Any] = parsed["staticPolicies"]
-    names: dict[str, str] = {}
     if len(rules) != len(written):
         raise ConfigError("the policy has a template; a rule may not leave its principal or resource open")
     if not any(rule["effect"] == "permit" for rule in rules.values()):
         raise ConfigError("the policy has no permit: it would refuse everything", hint="To stop, pause instead.")
+    return rules
+
+
+def _speaks_of(rules: Mapping[str, Any], actions: Sequence[str]) -> bool:
+    """Whether a rule names one of the actions, in its head or in a condition."""
+    left: list[Any] = [rules]
+    while left:  # by hand: a long chain of conditions is deeply nested
+        value = left.pop()
+        if isinstance(value, dict):
+            if value.get("type") == "Action" and value.get("id") in actions:
+                return True
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return False
+
+
+def _names(rules: Mapping[str, Any], written: tuple[Statement, ...]) -> dict[str, str]:
+    """Returns the id of each rule by Cedar's name for it, in the order of the text."""
+    names: dict[str, str] = {}
     for number, statement in enumerate(written):
         name = f"policy{number}"
         rule_id = rules[name].get("annotations", {}).get("id") or ""

@@ -116,7 +116,7 @@ def training_request(facts: TrainingFacts) -> Request:
     context: dict[str, Value] = {
         **{name: getattr(facts, name) for name in ("federation", "strategy", "study", "application", "purpose")},
         **{name: getattr(facts, name) for name in ("cohort", "survivors", "threshold", "cover", "rounds")},
-        **_time(facts.moment),
+        **local_time(facts.moment),
         "secagg": facts.secagg,
         "settings": protection.settings,
         "epsilon_milli": milli_up(protection.epsilon),
@@ -135,7 +135,7 @@ def training_request(facts: TrainingFacts) -> Request:
 
 def server_request(facts: ServerFacts) -> Request:
     """Returns what a coordinator's policy is asked."""
-    context: dict[str, Value] = {"strategy": facts.strategy, **_time(facts.moment)}
+    context: dict[str, Value] = {"strategy": facts.strategy, **local_time(facts.moment)}
     resource = ("Federation", facts.federation)
     return Request(("User", facts.user), facts.action, resource, context, roles=facts.roles)
 
@@ -169,7 +169,8 @@ def delta_exponent(delta: Decimal) -> int:
     return -delta.adjusted() - (0 if exactly else 1)
 
 
-def _time(moment: datetime) -> dict[str, int]:
+def local_time(moment: datetime) -> dict[str, int]:
+    """Returns the minute of the day and the day of the week. Raises: ValueError: Without a time zone."""
     if moment.tzinfo is None:
         raise ValueError("a moment without a time zone is no local time")
     return {"minute": 60 * moment.hour + moment.minute, "weekday": moment.isoweekday()}

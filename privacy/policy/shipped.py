@@ -14,6 +14,7 @@ NAMES = (
     "policy-tests-demo.toml",
     "policy-tests-server.toml",
     "site.cedarschema",
+    "channel.cedarschema",
     "server.cedarschema",
     "policy-tests-v1.json",
 )

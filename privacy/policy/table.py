@@ -1,8 +1,8 @@
 """Tables of requests with the answers that a policy is to give, in TOML: the tests of a policy.
 
-``[request]`` is one whole request; each ``[[case]]`` says what differs from it, whether it is allowed, and ``by`` which
-rules exactly. A request that does not fit the schema is refused for another reason than a rule, so a misspelt word in a
-table cannot pass for an expected refusal.
+``[request]`` is one whole request, and so is each ``[others.NAME]``; each ``[[case]]`` says what differs from it (from
+the other one that it is ``like``), whether it is allowed, and ``by`` which rules exactly. A request that does not fit
+the schema is refused for another reason than a rule, so a misspelt word in a table cannot pass for an expected refusal.
 """
 
 import json
@@ -59,7 +59,7 @@ def parse(text: str) -> tuple[Case, ...]:
         where = ".".join(str(part) for part in odd.absolute_path) or "the top level"
         raise ConfigError(f"the table of requests: at {where[:120]}: {odd.message[:160]}", hint=_HINT)
     return tuple(
-        Case(case["name"], _request(table["request"], case), case["allowed"], tuple(case["by"]))
+        Case(case["name"], _request(_base(table, case), case), case["allowed"], tuple(case["by"]))
         for case in table["case"]
     )
 
@@ -72,6 +72,14 @@ def ask(policy: Policy, cases: tuple[Case, ...]) -> tuple[Row, ...]:
 @cache
 def _validator() -> Draft202012Validator:
     return Draft202012Validator(json.loads(shipped.read("policy-tests-v1.json")))
+
+
+def _base(table: Mapping[str, Any], case: Mapping[str, Any]) -> Mapping[str, Any]:
+    others, like = table.get("others", {}), case.get("like")
+    if like is not None and like not in others:
+        raise ConfigError(f"the table of requests: there is no [others.{like}]", hint=_HINT)
+    base: Mapping[str, Any] = table["request"] if like is None else others[like]
+    return base
 
 
 def _request(base: Mapping[str, Any], case: Mapping[str, Any]) -> Request:

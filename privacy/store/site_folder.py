@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -141,8 +141,7 @@ class SiteFolder:
         found = {int(match[1]): match[0] for match in map(_CHARTER.fullmatch, self._names()) if match is not None}
         if not found or sorted(found) != list(range(1, len(found) + 1)):
             raise ConfigError(f"{self.path} lacks a version of the charter", hint=_JOIN)
-        chain = tuple(decode(self.read(found[number], limit=MAX_FILE_BYTES)) for number in sorted(found))
-        verify_chain(chain)
+        chain = _adopted(*(self.read(found[number], limit=MAX_FILE_BYTES) for number in sorted(found)))
         if chain[-1].charter.federation != self.holder.federation:
             raise VerificationError(f"{self.path}: the charters are not those of {self.holder.federation}")
         return chain
@@ -233,12 +232,16 @@ class SiteFolder:
         return ledger
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keeps every other process that asks for it out of the folder, until the block or the process ends.
+    def locked(self, name: str = LOCK_FILE) -> Iterator[None]:
+        """Keeps every other process that asks for the same lock out, until the block or the process ends.
+
+        Args:
+          name: The lock's file. A site's agent has ``lock``; what serves other agents has one of its own, since both
+            run side by side: what they share, ledger and log, keeps them apart by itself.
 
         Raises: ConfigError: Another process is at work.
         """
-        descriptor = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.path / name, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -292,6 +295,14 @@ class SiteFolder:
         if any(one.holder != first[0].holder for one in bundles.values()):
             raise ConfigError(f"{self.path} holds requests of different parties", hint="One folder, one party.")
         return first[0]
+
+
+@lru_cache(maxsize=8)
+def _adopted(*files: bytes) -> tuple[SignedCharter, ...]:
+    """Returns the charters of these files, verified once for the same bytes: agents ask at every message."""
+    chain = tuple(decode(data) for data in files)
+    verify_chain(chain)
+    return chain
 
 
 def revoked_in(charter: Charter) -> set[int]:

@@ -78,16 +78,31 @@ class Settings:
 
 
 @dataclass(frozen=True)
+class ChannelSettings:
+    """``[channel]`` of a site: where agents talk to each other. Addresses are ``host:port``.
+
+    Attributes:
+      listen: Where this site's services listen, port 0 for any; empty: nowhere, it only dials.
+      peers: Where others listen, by site id, or by name of a device of a plan.
+    """
+
+    listen: str
+    peers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class SiteSettings(Settings):
     """``site.toml``.
 
     Attributes:
       server: Where the coordinator listens: ``https://host:port``.
       assets: By name.
+      channel: ``None`` without a ``[channel]``: this site neither dials nor answers agents.
     """
 
     server: str
     assets: Mapping[str, AssetSettings]
+    channel: ChannelSettings | None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -126,7 +141,8 @@ def read_site_settings(text: str, folder: Path, *, where: str = "site.toml") -> 
     listed = {name: _asset(name, assets.table(name), folder) for name in assets.names()}
     if not listed:
         raise table.error("asset", "lists no data", "Write an [asset.NAME] section for each asset of the charter.")
-    settings = SiteSettings(*_common(table, "site.cedar"), server=server, assets=MappingProxyType(listed))
+    common, channel = _common(table, "site.cedar"), _channel(table)
+    settings = SiteSettings(*common, server=server, assets=MappingProxyType(listed), channel=channel)
     table.close()
     return settings
 
@@ -182,6 +198,23 @@ def _asset(name: str, table: "_Table", folder: Path) -> AssetSettings:
             raise table.error("claims", f"{claim!r} is not one of: {', '.join(CLAIMS)}")
     table.close()
     return settings
+
+
+def _channel(table: "_Table") -> ChannelSettings | None:
+    if "channel" not in table.names():
+        return None
+    own = table.table("channel")
+    listed = own.table("peers")
+    listen = own.text("listen", "")
+    if listen and _address(f"https://{listen}") is None:
+        raise own.error("listen", f"{listen!r} is not host:port")
+    peers = {name: listed.text(name) for name in listed.names()}
+    for name, peer in peers.items():
+        address = _address(f"https://{peer}")
+        if address is None or not address[1]:
+            raise listed.error(name, f"{peer!r} is not host:port")
+    own.close()
+    return ChannelSettings(listen, MappingProxyType(peers))
 
 
 def _columns(table: "_Table") -> Mapping[str, str]:

@@ -29,11 +29,11 @@ def test_a_shipped_policy_does_what_its_table_says(tmp_path: Path) -> None:
     code, told = asked("test", kept(tmp_path, "hospital.cedar"), kept(tmp_path, "policy-tests-hospital.toml"))
     lines = told.splitlines()
     assert code == 0
-    assert len(lines) == 38
+    assert len(lines) == 73
     assert lines[0] == "ok     allowed (training)  a run as agreed"
     assert "ok     refused (small-cohort)  a smaller cohort" in lines
     digest = hashlib.sha256((tmp_path / "hospital.cedar").read_bytes()).hexdigest()
-    assert lines[-1] == f"37 of 37 as expected, policy {digest}"
+    assert lines[-1] == f"72 of 72 as expected, policy {digest}"
 
 
 def test_a_changed_policy_is_found_out(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_a_changed_policy_is_found_out(tmp_path: Path) -> None:
     code, told = asked("test", kept(tmp_path, "mine.cedar", weaker), table)
     assert code == 1
     assert "WRONG  allowed (training)  a smaller cohort\n       expected: refused (small-cohort)" in told
-    assert "36 of 37 as expected" in told
+    assert "71 of 72 as expected" in told
 
 
 def test_another_reason_is_another_answer(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_a_misspelt_word_of_the_table_is_no_expected_refusal(tmp_path: Path) -> 
 
 def test_a_rule_that_no_request_shows_is_named(tmp_path: Path) -> None:
     more = shipped.read("hospital.cedar") + (
-        '@id("one-study") forbid (principal, action, resource) when { context.study == "3" };'
+        '@id("one-study") forbid (principal, action == Action::"train", resource) when { context.study == "3" };'
     )
     code, told = asked("test", kept(tmp_path, "mine.cedar", more), kept(tmp_path, "policy-tests-hospital.toml"))
     assert code == 0
@@ -124,3 +124,14 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.cedar").write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match="is not text"):
         asked("test", tmp_path / "mine.cedar", kept(tmp_path, "policy-tests-hospital.toml"))
+
+
+def test_a_case_can_be_like_another_request(tmp_path: Path) -> None:
+    text = shipped.read("policy-tests-demo.toml")
+    demo = kept(tmp_path, "demo.cedar")
+    code, told = asked("test", demo, kept(tmp_path, "mine.toml", text.replace('like = "hold"\n', "")))
+    assert code == 1
+    assert "WRONG  allowed (demo-training)  a stage of an agreed chain" in told
+    for wrong, said in (("[others.old]", r"there is no \[others.hold\]"), ('[others."hold"]\nx = 1', "others.hold")):
+        with pytest.raises(ConfigError, match=said):
+            asked("test", demo, kept(tmp_path, "mine.toml", text.replace("[others.hold]", wrong)))

@@ -375,6 +375,15 @@ def test_one_process_at_a_time(north: Federation) -> None:
         pass
 
 
+def test_what_serves_others_runs_beside_the_agent(north: Federation) -> None:
+    folder = north.folders["alba"]
+    with folder.locked(), folder.locked("stage.lock"):
+        with pytest.raises(ConfigError, match="another process"), folder.locked("stage.lock"):
+            pass
+        with folder.locked("serve.lock"):
+            pass
+
+
 def test_the_emergency_stop_is_seen(north: Federation) -> None:
     folder = north.folders["alba"]
     assert not folder.paused

@@ -116,3 +116,48 @@ def test_the_coordinator_listens_somewhere(listen: str) -> None:
 def test_a_site_without_data_has_nothing_to_say() -> None:
     with pytest.raises(ConfigError, match="asset: lists no data"):
         read_site_settings('server = "https://x:1"', HOME)
+
+
+CHANNEL = """
+[channel]
+listen = "0.0.0.0:9453"
+
+[channel.peers]
+brno = "brno.example:9453"
+edge-3 = "[::1]:1"
+"""
+
+
+def test_where_agents_talk_to_each_other() -> None:
+    channel = read_site_settings(SITE_TOML + CHANNEL, HOME).channel
+    assert channel is not None
+    assert channel.listen == "0.0.0.0:9453"
+    assert dict(channel.peers) == {"brno": "brno.example:9453", "edge-3": "[::1]:1"}
+    assert read_site_settings(SITE_TOML, HOME).channel is None
+    silent = read_site_settings(SITE_TOML + "[channel]\n", HOME).channel
+    assert silent is not None
+    assert (silent.listen, dict(silent.peers)) == ("", {})
+    anywhere = read_site_settings(SITE_TOML + '[channel]\nlisten = "127.0.0.1:0"\n', HOME).channel
+    assert anywhere is not None
+    assert anywhere.listen == "127.0.0.1:0"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("listen =", "listn =", "channel.listn: unknown key"),
+        ("[channel.peers]", "[channel.peer]", "channel.peer: unknown key"),
+        ("0.0.0.0:9453", "example", "channel.listen: 'example' is not host:port"),
+        ("0.0.0.0:9453", "http://x:1", "channel.listen: 'http://x:1' is not host:port"),
+        ("brno.example:9453", "brno.example", "channel.peers.brno: 'brno.example' is not host:port"),
+        ("brno.example:9453", "brno.example:0", "channel.peers.brno: 'brno.example:0' is not host:port"),
+        ("brno.example:9453", "me@brno.example:1", "is not host:port"),
+        ("brno.example:9453", "brno.example:1/x", "is not host:port"),
+        ('"brno.example:9453"', "9453", "channel.peers.brno: must be text"),
+        ("[channel]", "[[channel]]", "channel|not valid TOML"),
+    ],
+)
+def test_addresses_of_agents_are_checked(old: str, new: str, reason: str) -> None:
+    assert old in CHANNEL
+    with pytest.raises(ConfigError, match=reason):
+        read_site_settings(SITE_TOML + CHANNEL.replace(old, new), HOME)
