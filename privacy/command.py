@@ -47,6 +47,9 @@ _LAZY = {
     "audit": ("simulations.audit.command", "Attack a run, measure, and sign what comes out into a new report."),
     "plan": ("simulations.planning.command", "Analyse a model and propose who holds which part."),
     "federation": ("privacy.store.federation", "Agree on a charter: draft, sign, show."),
+    "stage": ("clients.chain.serve_command", "Serve a stage of a chain to other agents."),
+    "serve": ("clients.joint.command", "Answer the site's own people, and together with the other agents."),
+    "predict": ("clients.joint.command", "Ask for the classes of rows: one model, or all agents together."),
     "site": ("privacy.store.command", "Look after a site: its keys, its privacy budget, its log."),
     "server": ("server.command", "Coordinate: let the sites in, run a strategy, go on after a crash."),
     "ca": ("privacy.store.ca_command", "Keep a federation's root: issue and renew certificates."),
@@ -166,6 +169,7 @@ def _load(name: str) -> Callable[..., None] | typer.Typer:
     for variable in _QUIET:  # Flower and Ray read these once, when they are imported
         os.environ.setdefault(variable, "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say of its own, our errors say in a line
     try:
         function: Callable[..., None] | typer.Typer = getattr(importlib.import_module(_LAZY[name][0]), name)
     except ModuleNotFoundError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from privacy.errors import ConfigError
-from strategies.release import AnyRelease, Crossing, find_release, read_release
+from strategies.release import AnyRelease, Crossing, Release, find_release, read_release
 from strategies.task_file import StrictTable
 
 _HINT = "The keys and what they mean: docs/how-to-plan.md."
@@ -31,6 +31,7 @@ class Device:
       memory: Bytes.
       bandwidth: Bytes a second of its line, each way.
       round_trip: Seconds from the device to the middle of the network and back.
+      address: ``host:port`` where its `collegium stage serve` listens; empty: unknown.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Device:
     memory: float
     bandwidth: float
     round_trip: float
+    address: str = ""
 
     def seconds_to(self, other: "Device", n_bytes: float) -> float:
         """Returns how long a transfer occupies the slower of the two lines, without the way."""
@@ -74,8 +76,21 @@ class Devices:
         return find_release(self.releases, what, owner=owner, to=taker.organisation)
 
     def may_pass(self, what: Crossing, giver: Device, taker: Device) -> bool:
-        """Whether what comes from the first device's records may pass between two devices."""
-        return not self.needs_release(giver, taker) or self.release(what, taker) is not None
+        """Whether what comes from the first device's records may pass between two devices.
+
+        Noise is added at the first device only. So under a release with noise others may pass on what was noised as
+        much before it reached them, and nothing else.
+        """
+        if not self.needs_release(giver, taker):
+            return True
+        release = self.release(what, taker)
+        if not isinstance(release, Release) or giver == self.devices[0]:
+            return release is not None
+        owner = self.devices[0].organisation
+        held = [each for each in self.releases if (each.owner, each.to) == (owner, giver.organisation)]
+        return bool(held) and all(
+            isinstance(each, Release) and each.noise >= release.noise and each.most <= release.most for each in held
+        )
 
 
 def read_devices(path: Path) -> Devices:
@@ -136,6 +151,7 @@ def _device(table: StrictTable) -> Device:
         memory=_quantity(table, "memory"),
         bandwidth=_quantity(table, "bandwidth"),
         round_trip=_quantity(table, "round_trip"),
+        address=table.text("address") if "address" in table else "",
     )
     table.close()
     return device

@@ -207,6 +207,7 @@ def resolve_job(
         secagg=True,
         division=study.division,
         agents={site: agent for site, agent in study.agents.items() if site in sites},
+        chain=study.chain,
         **rest,
     )
     refused = OWN_SCALING if study.task.scaling == "own" else ""

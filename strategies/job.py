@@ -6,7 +6,7 @@ simulation adds where its rows come from.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from functools import cached_property, lru_cache
 from typing import Any
@@ -15,7 +15,9 @@ import rfc8785
 
 from privacy.dp.plan import DistributedPlan, RecordPlan, SitePlan, SumPlan, Unit
 from privacy.secagg.context import thresholds
+from strategies import chain_job
 from strategies.algorithm import Algorithm
+from strategies.chain_spec import ChainSpec
 from strategies.contribution import Vector
 from strategies.layout import Layout
 from strategies.models import build, layout_of, to_vector
@@ -23,7 +25,7 @@ from strategies.parts import AgentSpec, Division
 from strategies.regions import Plan
 from strategies.secure_sum import PLAIN, Encoding, summed
 from strategies.study import plain
-from strategies.sub_models import SubModel, by_shape
+from strategies.sub_models import SubModel, by_shape, front
 from strategies.task import ModelSpec, SiteId, Task
 
 
@@ -39,6 +41,8 @@ class Job:
       unit: Whom noise in the sum protects: a record, or a site.
       division: Which part of the model each site trains.
       agents: Whose training code a site runs, and with which settings of its own; torch with the task's if not listed.
+      chain: Where the model is cut for split training: sites train and send front and tail, the rest stays at the
+        holder.
     """
 
     name: str
@@ -54,18 +58,26 @@ class Job:
     delta: Decimal
     division: Division
     agents: Mapping[SiteId, AgentSpec]
+    chain: ChainSpec | None = field(default=None, kw_only=True)
 
     def spec_of(self, site: SiteId) -> ModelSpec:
-        """Returns the model that a site trains: the task's, or a narrower or shallower one."""
+        """Returns the model that a site trains: the task's, or a narrower or shallower one.
+
+        Of a cut model, that of the whole chain, of which the site trains its part.
+        """
         part = self.division.part_of(site)
         return self.task.model.part(part.width, part.depth)
 
     def part_of(self, site: SiteId) -> SubModel:
         """Returns which coordinates of the model a site trains, and which of its parameters stay with it."""
+        if self.chain is not None:
+            return _ends(self.task.model, self.task.n_inputs, self.chain)
         return _part(self.task.model, self.spec_of(site), self.task.n_inputs, self.division.private)
 
     def initial_of(self, site: SiteId) -> Vector:
         """Returns the parameters of a site's piece before round 1; public."""
+        if self.chain is not None:
+            return self.initial[self.part_of(site).held]  # a cut keeps the order of the whole
         return to_vector(build(self.spec_of(site), self.task.n_inputs, self.seed))
 
     @property
@@ -78,6 +90,12 @@ class Job:
         """Who holds what."""
         whole = _layout(self.task.model, self.task.n_inputs)
         return Plan(whole, {site: self.part_of(site) for site in self.sites})
+
+    def part_name(self, site: SiteId) -> str:
+        """Names the part that a site trains, for people."""
+        if self.chain is not None:
+            return "front and tail" if self.chain.tail else "front"
+        return self.division.part_of(site).name
 
     def agent_of(self, site: SiteId) -> AgentSpec:
         """Returns whose training code a site runs."""
@@ -183,6 +201,7 @@ class Job:
             "secagg": self.secagg,
             "plan": self.plan.digest.hex(),
             "agents": {site: plain(asdict(self.agent_of(site))) for site in self.sites},
+            **({} if self.chain is None else {"chain": self.chain.to_json()}),
         }
         return hashlib.sha256(rfc8785.dumps(agreed)).hexdigest()
 
@@ -195,6 +214,13 @@ def exact(value: float) -> Decimal:
 @lru_cache(maxsize=32)
 def _layout(spec: ModelSpec, n_inputs: int) -> Layout:
     return layout_of(build(spec, n_inputs, seed=0))
+
+
+@lru_cache(maxsize=32)
+def _ends(spec: ModelSpec, n_inputs: int, chain: ChainSpec) -> SubModel:
+    cut = chain_job.pieces(spec, n_inputs, chain.front, chain.tail)
+    home = [cut[0], *cut[2:]]
+    return front(_layout(spec, n_inputs), [key for piece in home for key in piece.keys])
 
 
 @lru_cache(maxsize=32)

@@ -39,10 +39,14 @@ SPENT = 1001
 HELLO = "query.hello"
 TRAIN = "train.round"
 MASKED = "train.masked"
+STAGE = "train.stage"
 SECAGG = "query.secagg"
 CLOSE = "query.close"
 COSIGN = "query.cosign"
 """Flower message types; everything else is refused.
+
+``train.stage`` is ``train.masked`` where the model is cut: the site opens a session with the holder for the round,
+trains through it, and answers as under masks.
 
 What is sent to be cosigned is the bytes of a signed report, and the answer is the 64 bytes of a signature: both are
 formats of their own (``privacy.audit``), so neither is wrapped in CBOR.

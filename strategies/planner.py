@@ -8,8 +8,8 @@ here with every stage on one device. Costs are estimates; runs of the stages are
 
 import bisect
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Literal
 
@@ -73,15 +73,21 @@ class Workload:
       train: Forward, backward and optimiser; otherwise forward only.
       optimizer: One of ``OPTIMIZERS``: how many numbers it keeps per weight.
       in_flight: Most micro-batches under way at once.
+      timed: By name of a device, the seconds that it was measured to take for each segment at this work; devices that
+        are not there work at their speed, and a backward pass takes twice the forward's.
     """
 
     train: bool = True
     optimizer: str = "adam"
     in_flight: int = 1
+    timed: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
-    def seconds(self, flops: float, device: Device) -> float:
-        """Returns how long a device computes; a backward pass takes twice the forward's."""
-        return (3 if self.train else 1) * flops / device.speed
+    def elapsed(self, profile: Profile, device: Device) -> npt.NDArray[np.float64]:
+        """Returns the seconds that a device computes from the inputs to each of the ``n + 1`` boundaries."""
+        timed = self.timed.get(device.name)
+        if timed is not None:
+            return np.cumsum([0.0, *timed])
+        return (3 if self.train else 1) / device.speed * np.cumsum([0.0, *(each.flops for each in profile.segments)])
 
     def memory(self, profile: Profile, start: int, end: int) -> float:
         """Returns the bytes of a piece at work: weights, gradients, optimiser, and activations in flight."""
@@ -253,10 +259,12 @@ class _Search:
         self._model, self._devices, self._n = model, devices.devices, len(model.segments)
         n, bounds = self._n, range(self._n + 1)
         memory = np.array([[work.memory(model, a, b) for b in bounds] for a in bounds])
-        done = np.cumsum([0.0, *(each.flops for each in model.segments)])
-        flops = np.where(np.tri(n + 1, dtype=bool), np.inf, done[None, :] - done[:, None])
+        room = (memory <= each.memory for each in self._devices)
+        forwards = ~np.tri(n + 1, dtype=bool)
+        self._done = [work.elapsed(model, each) for each in self._devices]
         self._compute = [
-            np.where(memory <= each.memory, work.seconds(1.0, each) * flops, np.inf) for each in self._devices
+            np.where(fits & forwards, done[None, :] - done[:, None], np.inf)
+            for fits, done in zip(room, self._done, strict=True)
         ]
         self._front = np.append(0.0, self._compute[0][0, 1:n])  # of h
         self._tail = np.append(self._compute[0][:n, n], 0.0)  # of b: the first device's last piece, none from n on
@@ -303,7 +311,8 @@ class _Search:
         for index, start, end in stages:
             device = self._devices[index]
             flops = sum(each.flops for each in self._model.segments[start:end])
-            held.append(Stage(device, start, end, flops, self.work.seconds(flops, device),
+            done = self._done[index]
+            held.append(Stage(device, start, end, flops, float(done[end] - done[start]),
                               self.work.memory(self._model, start, end)))  # fmt: skip
             busy[index] += held[-1].seconds
         places = [(0, 0), *((index, end) for index, _, end in stages), (0, self._n)]

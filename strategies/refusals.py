@@ -6,6 +6,7 @@ from privacy.dp.plan import Unit
 from privacy.errors import ConfigError
 from privacy.secagg.context import thresholds
 from strategies.algorithm import Algorithm
+from strategies.chain_job import check_chain
 from strategies.secure_sum import summed
 from strategies.task import Training
 
@@ -65,10 +66,13 @@ def check_privacy(
 
 
 def check_plan(job: "Job") -> None:
-    """Refuses parts that the rest of a job cannot serve.
+    """Refuses parts, or a chain, that the rest of a job cannot serve.
 
-    Raises: ConfigError: Named after what stands in the way.
+    Raises:
+      ConfigError: Named after what stands in the way.
+      PrivacyError: Something would cross to another organisation that the study does not release.
     """
+    check_chain(job)
     if job.plan.is_whole:
         return
     if not job.secagg:

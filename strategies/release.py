@@ -8,6 +8,7 @@ where stages run it is priced and debited.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from strategies.task_file import StrictTable
 
@@ -86,6 +87,16 @@ def read_release(table: StrictTable) -> AnyRelease:
         )  # fmt: skip
     table.close()
     return release
+
+
+def release_body(release: AnyRelease) -> dict[str, Any]:
+    """Returns a release as JSON, with the keys that `read_release` takes."""
+    terms: dict[str, Any]
+    if isinstance(release, UnsafeRelease):
+        terms = {"unsafe": release.reason}
+    else:
+        terms = {"clip": release.clip, "noise": release.noise, "most": release.most}
+    return {"owner": release.owner, "to": release.to, "what": sorted(str(each) for each in release.what), **terms}
 
 
 def _what(table: StrictTable) -> frozenset[Crossing]:

@@ -15,6 +15,7 @@ import rfc8785
 
 from privacy.errors import ConfigError
 from privacy.secagg.context import MIN_SITES
+from strategies.chain_spec import ChainSpec, parse_chain
 from strategies.parts import AgentSpec, Division, parse_agents, parse_division
 from strategies.task import SiteId, Task
 from strategies.task_file import TASK_KEYS, StrictTable, parse_task
@@ -33,6 +34,7 @@ class Study:
       sites: Who could take part, in the order in which everything is listed and summed.
       division: Which part of the model each site holds.
       agents: Sites whose training code or settings are their own.
+      chain: Where the model is cut and who holds the piece in between; ``None``: every site trains its part itself.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Study:
     sites: tuple[SiteId, ...]
     division: Division = field(default_factory=Division)
     agents: Mapping[SiteId, AgentSpec] = field(default_factory=dict)
+    chain: ChainSpec | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -52,6 +55,7 @@ class Study:
             "sites": list(self.sites),
             "division": plain(asdict(self.division)),
             "agents": {site: plain(asdict(agent)) for site, agent in self.agents.items()},
+            **({} if self.chain is None else {"chain": self.chain.to_json()}),
         }
         return hashlib.sha256(rfc8785.dumps(body)).hexdigest()
 
@@ -85,13 +89,15 @@ def parse_study(document: Mapping[str, object], *, where: str) -> Study:
     sites = tuple(SiteId(site) for site in table.texts("sites"))
     if len(sites) < MIN_SITES:
         raise table.error("sites", f"must name at least {MIN_SITES}", hint="Below three, no sum is ever opened.")
+    division = parse_division(table.table("submodels", optional=True), sites)
     study = Study(
         name=table.text("name"),
         title=table.text("title"),
         task=task,
         sites=sites,
-        division=parse_division(table.table("submodels", optional=True), sites),
+        division=division,
         agents=parse_agents(table.table("agents", optional=True), sites),
+        chain=parse_chain(table, division),
     )
     table.close()
     return study

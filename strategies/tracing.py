@@ -5,6 +5,7 @@ graph from model code that it installed itself. A graph never travels.
 """
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ Inputs = tuple[torch.Tensor, ...]
 _DECLARE = "Declare its blocks: the names of the submodules that it runs one after another."
 _PLAIN = (bool, int, float, str, type(None))
 _TOLERANCE = 1e-5
+_ONE_AT_A_TIME = threading.RLock()
+"""While torch.fx traces, it replaces how modules are called in the whole process; two at once could leave it so."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Trace:
 def trace(model: nn.Module, inputs: Inputs, *, blocks: Sequence[str] = ()) -> Trace:
     """Traces a model in the mode that it is in.
 
-    A submodule that cannot be traced inside is kept whole, with all others of its class, and a note says so.
+    A submodule that cannot be traced inside is kept whole, with all others of its class, and a note says so. Other
+    threads may run, and trace, models of their own meanwhile.
 
     Args:
       model: Left as it is.
@@ -51,9 +55,10 @@ def trace(model: nn.Module, inputs: Inputs, *, blocks: Sequence[str] = ()) -> Tr
     """
     if blocks:
         return _declared(model, inputs, tuple(blocks))
-    module, notes = _traced(model, inputs)
-    with _in_mode(model, training=not model.training):
-        other, _ = _traced(model, inputs)
+    with _ONE_AT_A_TIME:
+        module, notes = _traced(model, inputs)
+        with _in_mode(model, training=not model.training):
+            other, _ = _traced(model, inputs)
     if module.code != other.code:
         mode = "training" if model.training else "evaluation"
         notes.append(f"its code asks for the mode outside of modules: pieces compute as in {mode} whatever their mode")
@@ -66,6 +71,7 @@ class _Tracer(fx.Tracer):
     def __init__(self, kept_whole: tuple[type[nn.Module], ...]) -> None:
         super().__init__()
         self._kept_whole = kept_whole
+        self._thread = threading.get_ident()
         self.failed: nn.Module | None = None
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
@@ -74,6 +80,8 @@ class _Tracer(fx.Tracer):
     def call_module(
         self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if threading.get_ident() != self._thread:  # somebody else's model, which merely runs meanwhile
+            return forward(*args, **kwargs)
         try:
             return super().call_module(m, forward, args, kwargs)
         except Exception:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from privacy.dp.plan import DistributedPlan, SitePlan, Unit
+from strategies.chain_spec import ChainSpec
 from strategies.fed_avg import FedProx
 from strategies.job import Job, exact
 from strategies.parts import AgentSpec, Division
@@ -28,6 +29,7 @@ CHANGED: dict[str, Any] = {
     "delta": Decimal("0.002"),
     "division": Division(private=("2.*",)),
     "agents": {SITES[0]: AgentSpec("scikit-learn")},
+    "chain": ChainSpec("hub", "_1"),
 }
 
 

@@ -1,0 +1,1 @@
+"""Pieces of one model at several agents: stages in a row, batches passing up, gradients coming back."""
