@@ -131,7 +131,7 @@ def complete_rows(frame: "pd.DataFrame", task: Task, *, where: str) -> "pd.DataF
 
     Raises: ConfigError: A column is not there.
     """
-    _check_columns(frame, task, where)
+    _check_columns(frame, task, where, [task.target.name, *_patient_column(task)])
     needed = [feature.name for feature in task.features if "" not in feature.missing]
     blank = [_Column(frame[name]).blank for name in [*needed, task.target.name, *_patient_column(task)]]
     kept: pd.DataFrame = frame.loc[~np.any(blank, axis=0)]
@@ -154,13 +154,20 @@ def encode(frame: "pd.DataFrame", task: Task, *, where: str) -> Records:
     """
     if not len(frame):
         raise ConfigError(f"{where}: no rows", hint="A site needs at least a few records to train on.")
-    _check_columns(frame, task, where)
-    inputs = [_encode_feature(_Column(frame[feature.name]), feature, task, where) for feature in task.features]
+    _check_columns(frame, task, where, [task.target.name, *_patient_column(task)])
     labels = _labels(_Column(frame[task.target.name]), task.target, where)
     patients = [_patient_numbers(_Column(frame[name]), name, where) for name in _patient_column(task)]
-    return Records(
-        np.concatenate(inputs, axis=1).astype(np.float32), labels.astype(np.float32), patients[0] if patients else None
-    )
+    return Records(encode_inputs(frame, task, where=where), labels.astype(np.float32), *patients)
+
+
+def encode_inputs(frame: "pd.DataFrame", task: Task, *, where: str) -> npt.NDArray[np.float32]:
+    """Encodes a table's features alone, as `encode` does; it need not have labels. Shape ``(n, n_inputs)``.
+
+    Raises: ConfigError: As ``encode``.
+    """
+    _check_columns(frame, task, where)
+    inputs = [_encode_feature(_Column(frame[feature.name]), feature, task, where) for feature in task.features]
+    return np.concatenate(inputs, axis=1).astype(np.float32)
 
 
 def standardise(train: Records, test: Records) -> tuple[Records, Records]:
@@ -269,10 +276,11 @@ def _refuse_rows(bad: _Flags, problem: str, column: str, where: str) -> None:
         raise ConfigError(f"{where}: column {column!r} has {problem} in {n_bad} of {len(bad)} rows", hint=_HINT_ROWS)
 
 
-def _check_columns(frame: "pd.DataFrame", task: Task, where: str) -> None:
+def _check_columns(frame: "pd.DataFrame", task: Task, where: str, beside: Sequence[str] = ()) -> None:
+    """Refuses a table without the task's features and the columns ``beside`` them."""
     present = [str(name) for name in frame.columns]
     _refuse_double_columns(present, where)
-    wanted = [*(feature.name for feature in task.features), task.target.name, *_patient_column(task)]
+    wanted = [*(feature.name for feature in task.features), *beside]
     lacking = [name for name in wanted if name not in present]
     if not lacking:
         return

@@ -49,6 +49,17 @@ class Scorer:
         found: npt.NDArray[np.float64] = record_losses(logits, torch.from_numpy(records.y).double()).numpy()
         return found
 
+    def judged(self, parameters: Vector, records: Records) -> tuple[float, npt.NDArray[np.float64]]:
+        """Returns the `score`, and how likely the model finds each class of each record, shape ``(n, classes)``."""
+        outputs = self._outputs(parameters, records)
+        return self._score(final(outputs), records), probabilities(outputs)
+
+    def score_probabilities(self, likely: npt.NDArray[np.float64], records: Records) -> float:
+        """Returns the `score` of probabilities, shape ``(n, classes)``."""
+        if self.task.metric == "auc":
+            return float(roc_auc_score(records.y, likely[:, 1]))
+        return float((likely.argmax(axis=1) == records.y).mean())
+
     def interval(self, score: float, records: Records) -> tuple[float, float]:
         """Returns the 95 % interval of a score: Wilson for accuracy, Hanley and McNeil (1982) for the ROC area."""
         if self.task.metric == "auc":
@@ -76,6 +87,15 @@ class Scorer:
         with torch.no_grad():
             outputs: torch.Tensor = model(torch.from_numpy(records.x))
         return outputs
+
+
+def probabilities(outputs: torch.Tensor) -> npt.NDArray[np.float64]:
+    """Returns softmax of logits in double precision, shape ``(n, classes)``; one logit stands for two classes."""
+    logits = final(outputs).double()
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    found: npt.NDArray[np.float64] = torch.softmax(logits, dim=1).numpy()
+    return found
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:
