@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +12,18 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
+from clients.chain.installed import Installed
 from privacy.errors import ConfigError
 from privacy.store.run_folder import RunFolder
-from simulations.planning.model import analysed
+from privacy.store.site_folder import SiteFolder
+from simulations.planning.calibrate import Calibration, installed, over_channel
+from simulations.planning.calibrate import calibrate as calibrate_devices
+from simulations.planning.leakage import Leakage, measure
+from simulations.planning.model import analysed, with_records
 from simulations.planning.plot import draw
 from simulations.planning.sheet import Proposal, amount, show, to_json
 from strategies import planner
-from strategies.cuts import find_cuts, split
+from strategies.cuts import Cut, Piece, find_cuts, split
 from strategies.devices import Devices, read_devices
 from strategies.planner import OPTIMIZERS, Objective, Workload
 
@@ -41,6 +46,15 @@ def plan(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     blocks: Annotated[
         str, typer.Option(help="Submodules that run one after another, with commas: for models that cannot be traced.")
     ] = "",
+    leakage: Annotated[
+        bool, typer.Option("--leakage", help="Attack every cut on public or made-up records: seconds a cut.")
+    ] = False,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Measure the devices first, as the site of this folder: `stage serve --measure`."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for plan.json and plan.svg; new or empty.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on stdout.")] = False,
 ) -> None:
@@ -54,11 +68,16 @@ def plan(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     with _clock(f"analysing {model}"), redirect_stdout(sys.stderr):  # a factory may print; stdout is ours
         analysis, own = analysed(model, train=not inference, blocks=names)
         cuts = find_cuts(analysis)
-        most = (in_flight or len(there.devices)) if goal is Objective.THROUGHPUT else 1
-        work = Workload(train=not inference, optimizer=optimizer or own, in_flight=most)
-        profile = planner.profile(analysis, cuts)
+    most = (in_flight or len(there.devices)) if goal is Objective.THROUGHPUT else 1
+    work = Workload(train=not inference, optimizer=optimizer or own, in_flight=most)
+    profile, by_node = planner.profile(analysis, cuts), {cut.node: cut for cut in cuts}
+    found_out = None
+    if calibrate is not None:
+        segments = split(analysis.trace, [by_node[node] for node in profile.nodes])
+        found_out = _measured(calibrate, installed(model, names), segments, there, work, analysis.records)
+        there, work = found_out.devices(there), found_out.work(work)
+    with _clock("planning"):
         chain = planner.plan(profile, there, work, goal)
-    by_node = {cut.node: cut for cut in cuts}
     ends = () if chain is None else tuple(by_node[profile.nodes[stage.end - 1]] for stage in chain.stages[:-1])
     found = Proposal(
         name=model, analysis=analysis, cuts=cuts, profile=profile, devices=there, work=work, objective=goal,
@@ -66,10 +85,25 @@ def plan(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
         chain=chain,
         pieces=() if chain is None else split(analysis.trace, ends),
         refused="" if chain else _why(profile, there, work),
+        leakage=_leakage(model, cuts, names, train=not inference) if leakage and cuts else None,
+        calibration=found_out,
     )  # fmt: skip
     _write(found, folder, as_json=as_json)
     if chain is None:
         raise typer.Exit(_REFUSED)
+
+
+def _measured(
+    folder: Path, own: Installed, segments: Sequence[Piece], devices: Devices, work: Workload, records: int
+) -> Calibration:
+    with _clock("measuring") as told, redirect_stdout(sys.stderr), over_channel(SiteFolder(folder), devices) as dial:
+        return calibrate_devices(own, segments, devices, work, dial, records=records, told=told)
+
+
+def _leakage(model: str, cuts: Sequence[Cut], blocks: Sequence[str], *, train: bool) -> Leakage:
+    with _clock(f"building {model} with weights") as told, redirect_stdout(sys.stderr):
+        analysis, sample, training = with_records(model, train=train, blocks=blocks)
+        return measure(analysis, cuts, sample, training, gradients=train, told=told)
 
 
 def _choice(option: str, given: str, options: tuple[str, ...]) -> str:
@@ -88,13 +122,13 @@ def _check_in_flight(given: int | None, goal: Objective) -> None:
 
 
 @contextmanager
-def _clock(text: str) -> Iterator[None]:
-    """Shows what goes on and for how long, on a terminal."""
+def _clock(text: str) -> Iterator[Callable[[str], None]]:
+    """Shows what goes on and for how long, on a terminal; yields what changes the text."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        progress.add_task(text)
-        yield
+        task = progress.add_task(text)
+        yield lambda new: progress.update(task, description=new)
 
 
 def _why(profile: planner.Profile, devices: Devices, work: Workload) -> str:

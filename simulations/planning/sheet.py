@@ -1,14 +1,20 @@
 """What `collegium plan` prints: the cut sheet, what each device can hold alone, and the chain; and the same as JSON."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import astuple, dataclass
+from typing import Any, cast
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from simulations.planning.calibrate import Calibration
+from simulations.planning.calibrate import to_json as calibration_json
+from simulations.planning.calibrate import words as calibration_words
+from simulations.planning.disclosure import cut_json, leakage_json, leakage_table, leakage_words, seen_words, sees
+from simulations.planning.leakage import Leakage
 from strategies.analysis import Analysis
+from strategies.chain_plan import ChainPlan, Optimizer, StageSpec
 from strategies.cover import Cover, covers
 from strategies.cuts import Cut, Piece
 from strategies.devices import Devices
@@ -17,7 +23,7 @@ from strategies.release import Release
 
 _LEGEND = (
     "share: of the parameters, before the cut. of inputs: numbers that cross, against numbers in the inputs. Whatever",
-    "its size, what crosses is personal data; from 100 % on expect the inputs to be recovered. Nothing was measured.",
+    "its size, what crosses is personal data; from 100 % on expect the inputs to be recovered.",
 )
 
 SCHEMA = "collegium/plan/v1"
@@ -31,6 +37,8 @@ class Proposal:
       parts: What each device can hold alone, in the file's order.
       pieces: One for each stage of the chain.
       refused: Why there is no chain; empty if there is one.
+      leakage: What attacks made of the cuts; ``None`` if nobody asked.
+      calibration: What the devices were measured to take; ``None``: figures are those of the devices file.
     """
 
     name: str
@@ -44,6 +52,8 @@ class Proposal:
     chain: Chain | None
     pieces: tuple[Piece, ...]
     refused: str
+    leakage: Leakage | None = None
+    calibration: Calibration | None = None
 
     def node(self, boundary: int) -> str:
         """Returns the name of a boundary."""
@@ -56,7 +66,7 @@ class Proposal:
 
 def to_json(found: Proposal) -> dict[str, Any]:
     """Returns the object that ``--json`` prints."""
-    analysis, chain = found.analysis, found.chain
+    analysis, chain, runs = found.analysis, found.chain, _runs(found)
     return {
         "schema": SCHEMA,
         "model": found.name,
@@ -70,11 +80,7 @@ def to_json(found: Proposal) -> dict[str, Any]:
             "unused_keys": sorted(analysis.unused),
             "notes": list(analysis.notes),
         },
-        "work": {
-            "train": found.work.train,
-            "optimizer": found.work.optimizer if found.work.train else None,
-            "in_flight": found.work.in_flight,
-        },
+        "work": _work_json(found.work),
         "cuts": [_cut_json(found, cut) for cut in found.cuts],
         "plan": {
             device.name: {
@@ -91,7 +97,35 @@ def to_json(found: Proposal) -> dict[str, Any]:
         "hops": [] if chain is None else [_hop_json(found, hop) for hop in chain.hops],
         "cost": None if chain is None else _cost_json(found.objective, chain),
         "refused": found.refused,
+        "chain": None if runs is None else runs.body(),
+        "chain_digest": None if runs is None else runs.digest,
+        "sees": _seen(found),
+        "leakage": None if found.leakage is None else leakage_json(found.leakage),
+        "measured": None if found.calibration is None else calibration_json(found.calibration),
     }
+
+
+def _runs(found: Proposal) -> ChainPlan | None:
+    """Returns the chain in the form that runs; ``None`` where nobody but the first device has a piece."""
+    home = found.devices.devices[0]
+    if found.chain is None or all(stage.device == home for stage in found.chain.stages):
+        return None
+    stages = zip(found.chain.stages, found.pieces, strict=True)
+    return ChainPlan(
+        model=found.name,
+        home=home.name,
+        owner=home.organisation,
+        stages=tuple(StageSpec(each.device.name, each.device.organisation, *astuple(piece)) for each, piece in stages),
+        train=found.work.train,
+        optimizer=cast("Optimizer", found.work.optimizer),
+        micro_batch=found.analysis.records,
+        in_flight=found.chain.in_flight,
+        releases=tuple(each for each in found.devices.releases if each.owner == home.organisation),
+    )
+
+
+def _work_json(work: Workload) -> dict[str, Any]:
+    return {"train": work.train, "optimizer": work.optimizer if work.train else None, "in_flight": work.in_flight}
 
 
 def _cover_json(cover: Cover) -> dict[str, Any]:
@@ -124,6 +158,7 @@ def _cut_json(found: Proposal, cut: Cut) -> dict[str, Any]:
         "shared_keys": list(cut.shared_keys),
         "input_ratio": cut.input_ratio,
         "note": cut.note,
+        "leakage": cut_json(found.leakage, cut),
     }
 
 
@@ -181,6 +216,10 @@ def show(found: Proposal, console: Console) -> None:
     if found.cuts:
         console.print(_cut_table(found))
         for line in _LEGEND:
+            _say(console, line)
+        if found.leakage is not None:
+            console.print(leakage_table(found.leakage, found.cuts))
+        for line in leakage_words(found.leakage):
             _say(console, line)
     console.print(_alone_table(found))
     for line in _cover_words(found):
@@ -291,6 +330,8 @@ def _chain_table(found: Proposal, chain: Chain) -> Table:
 def _words(found: Proposal, chain: Chain) -> Iterator[str]:
     batch = f"a micro-batch of {found.analysis.records} records"
     what = "forward and backward" if found.work.train else "forward"
+    if found.calibration is not None:
+        yield from calibration_words(found.calibration, span)
     yield f"Estimate: {batch} takes {span(chain.latency)}, {what}; compute is {span(_compute(chain))} of it."
     if found.objective is Objective.THROUGHPUT:
         yield f"With {chain.in_flight} under way, one is done every {span(chain.period)}."
@@ -302,10 +343,17 @@ def _words(found: Proposal, chain: Chain) -> Iterator[str]:
             yield f"The inputs go from {hop.giver.name} to {hop.taker.name} first: {span(hop.seconds)}."
         for crossing, taker, terms in _terms(found, hop):
             yield f"Released to {taker}, another organisation's: {crossing}; {terms}."
+    yield seen_words(_seen(found))
     shut = sorted({each.organisation for each in found.devices.devices if _shut(found, each.organisation)})
     if shut:
         owner = found.devices.devices[0].organisation
         yield f"Nothing of {owner}'s may reach {', '.join(shut)}: there is no release."
+
+
+def _seen(found: Proposal) -> list[dict[str, str]]:
+    if found.chain is None:
+        return []
+    return sees(found.chain, found.devices.devices[0].name, found.profile.nodes, train=found.work.train)
 
 
 def _shut(found: Proposal, organisation: str) -> bool:

@@ -338,5 +338,6 @@ def test_the_page_shows_the_example_files() -> None:
 def test_every_option_that_the_page_names_exists(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert here.exists()
     ran("--help")
+    command._outcome(["stage", "serve", "--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
     assert set(re.findall(r"(?<!-)--[a-z][a-z-]+", PAGE)) <= known
