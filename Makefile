@@ -43,6 +43,8 @@ bench: $(VENV)/dev.stamp
 	@$(BIN)/python -m simulations.bench.plan
 	@$(BIN)/python -m simulations.bench.divided
 	@$(BIN)/python -m simulations.bench.real
+	@$(BIN)/python -m simulations.bench.channel
+	@$(BIN)/python -m simulations.bench.joint
 
 soak: $(VENV)/dev.stamp
 	@$(BIN)/pytest -q -m soak

@@ -9,7 +9,7 @@ import os
 import pwd
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +73,9 @@ class Parties:
       sites: Their names, in the study's order.
       root: Where the federation's root certificate is.
       port: On which the coordinator will listen, on loopback.
+      terms: What the charter says beside what every benchmark's does.
+      policy: Of every site.
+      channel: Where each site answers other agents, on loopback, by site; empty: nowhere.
     """
 
     path: Path
@@ -80,6 +83,9 @@ class Parties:
     sites: tuple[str, ...]
     root: Path
     port: int
+    terms: Mapping[str, Any] = field(default_factory=dict)
+    policy: str = _POLICY
+    channel: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def made(cls, path: Path, *, parameters: int, port: int) -> "Parties":
@@ -92,10 +98,21 @@ class Parties:
         scenario.write_text(_SCENARIO.format(hidden=hidden_for(parameters, n_inputs)), encoding="utf-8")
         exported = export(str(scenario), path / "data", data_home())
         text = exported.study.read_text(encoding="utf-8")
-        study = read_study(text, where=str(exported.study))
-        made = cls(path, study, study.sites, path / "root.pem", port)
-        settings = {**exported.settings, "sensitivity": "financial", "purposes": [PURPOSE]}
-        made._join(text, settings)
+        return cls.joined(path, text, exported.settings, port=port)
+
+    @classmethod
+    def joined(cls, path: Path, text: str, settings: Mapping[str, Any], **more: Any) -> "Parties":
+        """Makes them around rows that are there: ``data/SITE.csv``.
+
+        Args:
+          path: Of everything.
+          text: The study.
+          settings: Of every site's asset.
+          more: Further fields.
+        """
+        study = read_study(text, where="study.toml")
+        made = cls(path, study, study.sites, path / "root.pem", **more)
+        made._join(text, {**settings, "sensitivity": "financial", "purposes": [PURPOSE]})
         return made
 
     def folder(self, name: str) -> SiteFolder:
@@ -136,7 +153,7 @@ class Parties:
                 study=study.encode(),
                 study_digest=self.study.digest,
                 patients=False,
-                policy=(shipped.read("server.cedar") if name == HUB else _POLICY).encode(),
+                policy=(shipped.read("server.cedar") if name == HUB else self.policy).encode(),
                 settings=(self._server_toml() if name == HUB else self._site_toml(name, settings)).encode(),
             )
             join(self.folder(name), papers, root=fingerprint(root.certificate), digest=charter.charter.digest, now=now)
@@ -166,6 +183,7 @@ class Parties:
                 "privacy": {"record": {"epsilon": "1", "delta": "0.001", "clip": "1", "noise": "1"}},
                 "unsafe_without_dp": True,
                 "window": {"not_before": _moment(now - timedelta(days=1)), "not_after": _moment(now + timedelta(7))},
+                **self.terms,
             }
         )
         signed = SignedCharter(charter, {})
@@ -194,7 +212,11 @@ class Parties:
     def _site_toml(self, site: str, settings: Mapping[str, Any]) -> str:
         lines = [f'server = "https://127.0.0.1:{self.port}"', f"[asset.{ASSET}]"]
         told = {"path": str(self.path / "data" / f"{site}.csv"), **settings}
-        return "\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in told.items())]) + "\n"
+        lines += [f"{key} = {json.dumps(value)}" for key, value in told.items()]
+        if self.channel:
+            lines += ["[channel]", f'listen = "127.0.0.1:{self.channel[site]}"', "[channel.peers]"]
+            lines += [f'{peer} = "127.0.0.1:{port}"' for peer, port in self.channel.items()]
+        return "\n".join(lines) + "\n"
 
 
 @dataclass(frozen=True)
