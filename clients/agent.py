@@ -28,6 +28,7 @@ class LocalWork:
 
     Attributes:
       round_number: From 1; fixes which batches come next.
+      attempt: Of the round, from 1.
       rule: How steps differ from plain gradient descent.
       drift: Scaffold's ``c - c_i``, shape ``(p,)``, 0 where there is no control variate. Secret.
       entropy: Randomness of noise and sampling.
@@ -37,6 +38,7 @@ class LocalWork:
     rule: LocalRule
     drift: Vector | None = field(repr=False)
     entropy: Entropy
+    attempt: int = 1
 
 
 class Agent(Protocol):

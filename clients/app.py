@@ -1,7 +1,8 @@
-"""The Flower side of a site: two message types in, plain refusals out, every debit before its release.
+"""The Flower side of a site: training tasks in, plain refusals out, every debit before its release.
 
 Order in one attempt, and why it cannot change: the plan must have room, then train, then debit durably, only then
-answer. A crash before the debit leaves an attempt that never left; a crash after it, one that is paid for.
+answer. A crash before the debit leaves an attempt that never left; a crash after it, one that is paid for. What crosses
+to the holder of a cut model's piece leaves while training goes on: it has a debit of its own, before that.
 """
 
 import logging
@@ -15,6 +16,7 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients.chain.agent import ChainAgent
 from clients.conformance import check_release_paths
 from clients.memory import Left, Memory, invitation_in, keep_invitation
 from clients.private_part import write_private
@@ -121,11 +123,8 @@ def build(member_of: MemberOf, *, entropy: Entropy = secrets.token_bytes) -> Cli
     def train_round(message: Message, context: Context) -> Message:
         return _counted(message, context, lambda: attempt(admitted(context), _body(message), context.state, entropy))
 
-    @app.train("masked")
-    def train_masked(message: Message, context: Context) -> Message:
-        return _counted(
-            message, context, lambda: masked_attempt(admitted(context), _body(message), context.state, entropy)
-        )
+    app.train("masked")(_under_masks(admitted, entropy, chain=False))
+    app.train("stage")(_under_masks(admitted, entropy, chain=True))
 
     @app.query("secagg")
     def secagg(message: Message, context: Context) -> Message:
@@ -142,6 +141,19 @@ def build(member_of: MemberOf, *, entropy: Entropy = secrets.token_bytes) -> Cli
         return _answered(message, lambda: _cosigned(invited(context), _body(message), Left.read(context.state)))
 
     return app
+
+
+def _under_masks(
+    admitted: Callable[[Context], Member], entropy: Entropy, *, chain: bool
+) -> Callable[[Message, Context], Message]:
+    def train(message: Message, context: Context) -> Message:
+        return _counted(
+            message,
+            context,
+            lambda: masked_attempt(admitted(context), _body(message), context.state, entropy, chain=chain),
+        )
+
+    return train
 
 
 def _present(member_of: MemberOf, invitation: bytes, context: Context, entropy: Entropy) -> bytes:
@@ -172,12 +184,22 @@ def attempt(member: Member, data: bytes, state: RecordDict, entropy: Entropy) ->
     return RoundReply(member.site.id, task.round, task.attempt, work.contribution).encode()
 
 
-def masked_attempt(member: Member, data: bytes, state: RecordDict, entropy: Entropy) -> bytes:
+def masked_attempt(member: Member, data: bytes, state: RecordDict, entropy: Entropy, *, chain: bool = False) -> bytes:
     """Answers one training task with the first message of secure aggregation; training ends before it.
+
+    Args:
+      member: Who trains.
+      data: An encoded ``SecureTask``; untrusted.
+      state: The site's memory between rounds; changed only once the answer may leave.
+      entropy: Randomness of noise, sampling and keys.
+      chain: Whether it was asked to train through a chain, which its own job must say as well.
 
     Raises: FederationError: Refused, or failed; nothing left and ``state`` is as before.
     """
     secure, site = _secure(member), member.site
+    if chain != isinstance(site.agent, ChainAgent):
+        how = "by itself" if chain else "through a chain"
+        raise RemoteProtocolError(f"{site.id} trains {how}, and was asked for something else", phase="train")
     both = SecureTask.decode(data)
     if member.witness is not None:
         member.witness(both.growth)
@@ -207,7 +229,7 @@ def _train(member: Member, task: RoundTask, state: RecordDict, entropy: Entropy)
     debits = _debits(member, task)
     if debits and member.account is not None:
         member.account.ledger.check(debits)  # before training, so that a spent budget costs nobody's time
-    work = contribute(site, task.arrays, round_number=task.round, kept=kept, entropy=entropy)
+    work = contribute(site, task.arrays, round_number=task.round, attempt=task.attempt, kept=kept, entropy=entropy)
 
     def release(memory_of_message: RecordDict) -> None:
         if debits and member.account is not None:

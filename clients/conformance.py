@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from clients.agent import TorchAgent
+from clients.chain.agent import ChainAgent
 from clients.clipping import INTEGER_PARAMETERS
 from clients.records import Records
 from clients.release_path import path_of
@@ -84,12 +85,14 @@ def _events_test(site: Site, plan: PrivacyPlan, entropy: Entropy) -> Result:
 
 
 def _rehearsed(site: Site) -> Site:
-    """Returns the site with a few made-up records, and plans for so many; only our own agent has noise to count."""
-    if not isinstance(site.agent, TorchAgent):
+    """Returns the site with a few made-up records, and plans for so many; only our own agents have noise to count."""
+    if not isinstance(site.agent, TorchAgent | ChainAgent):
         return site
     patient = np.arange(_FEW) if site.records.patient is not None else None
     records = Records(np.zeros((_FEW, site.records.x.shape[1]), np.float32), np.zeros(_FEW, np.float32), patient)
     plan = None if site.plan is None else replace(site.plan, n_records=_FEW)
+    if isinstance(site.agent, ChainAgent):
+        return replace(site, records=records, plan=plan, agent=site.agent.rehearsed(records, plan))
     return replace(site, records=records, plan=plan, agent=replace(site.agent, records=records, plan=plan))
 
 

@@ -8,7 +8,7 @@ moment: a policy that was edited, a charter that was added, a list of those who 
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -21,6 +21,11 @@ from clients import cosigning
 from clients.agents import check_agents
 from clients.app import Account, Member, build
 from clients.assets import Loaded, load
+from clients.chain.opening import PeerDial
+from clients.chain.outgoing import Outgoing
+from clients.channel.credentials import Identity
+from clients.channel.dialler import Dialler
+from clients.channel_gate import ChannelGate
 from clients.gate import Decision, Gate
 from clients.judge import SiteJudge
 from clients.private_part import read_private
@@ -35,7 +40,7 @@ from privacy.audit.egress import Sent
 from privacy.audit.site_statement import opened
 from privacy.audit.testimony import keys_of, server_log
 from privacy.charter.document import Charter
-from privacy.errors import FederationError, PrivacyError, RemoteProtocolError
+from privacy.errors import ConfigError, FederationError, PrivacyError, RemoteProtocolError
 from privacy.policy.engine import CedarPolicy
 from privacy.secagg.context import Roster, RoundContext
 from privacy.store.admissions import Admissions
@@ -81,6 +86,7 @@ class RealSite:
     log: Log = field(repr=False)
     ledger: Ledger = field(repr=False)
     _app: ClientApp = field(init=False, repr=False)
+    _dialler: Dialler | None = field(default=None, init=False, repr=False)
     _joined: dict[bytes, _Joined] = field(default_factory=dict, repr=False)
     _lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
@@ -172,16 +178,16 @@ class RealSite:
         if joined is None:
             job = resolve_invited(self.study, invitation)
             check_agents(job, [self.id])
-            joined = self._resolved(gate, invitation, job, store)
+            joined = self._resolved(gate, invitation, job, store, data)
             self._joined = {data: joined}  # one at a time: the memory of another run is on disk
         return joined
 
-    def _resolved(self, gate: Gate, invitation: Invitation, job: Job, store: RunStore) -> _Joined:
+    def _resolved(self, gate: Gate, invitation: Invitation, job: Job, store: RunStore, data: bytes) -> _Joined:
         asset = self.folder.settings.assets.get(invitation.asset)
         if asset is None:
             raise PrivacyError(f"{self.id} has no asset {invitation.asset}")
         loaded = load(asset, job.task, priced=store.units)
-        site = site_of(job, self.id, loaded.train)
+        site = site_of(job, self.id, loaded.train, self._open_chain(data, invitation, job))
 
         def admits(context: RoundContext) -> None:
             now = self._gate(self.folder.charter)  # the policy as it is at this START, not at the roll call
@@ -198,6 +204,28 @@ class RealSite:
             admits,
         )
         return _Joined(invitation, job, site, loaded, store, secure)
+
+    def _open_chain(self, data: bytes, invitation: Invitation, job: Job) -> Outgoing | None:
+        """Returns the way to the holder of a cut model's piece; nothing where no model is cut."""
+        if job.chain is None:
+            return None
+        if self.folder.settings.channel is None:
+            raise ConfigError(
+                f"{self.id} has no [channel] in site.toml, and the run trains through {job.chain.holder}",
+                hint=f'Add [channel.peers] with {job.chain.holder} = "host:port": docs/how-to-site.md.',
+            )
+        if self._dialler is None:
+            self._dialler = Dialler(Identity.of_folder(self.folder, self.now))
+
+        def peers() -> Mapping[str, str]:
+            channel = self.folder.settings.channel
+            return {} if channel is None else channel.peers
+
+        def record(entry: Record) -> None:
+            self.log.append([entry], self.folder.identity)
+
+        gate = ChannelGate.of_folder(self.folder, self.now)
+        return Outgoing(data, invitation, job, gate, self.ledger, PeerDial(self._dialler, peers), record)
 
     def _gate(self, charter: Charter) -> Gate:
         settings = self.folder.settings
@@ -229,7 +257,8 @@ class RealSite:
         """Scores the model at home, keeps it, ends the run, and states what happened; asked again, only the last."""
         if not joined.store.closed:
             joined.store.keep("model.f32", closing.model.tobytes())
-            self._keep_score(joined, closing)
+            if joined.job.chain is None:  # of a chain, a site has the ends alone
+                self._keep_score(joined, closing)
         statement = state(
             joined.store,
             joined.invitation,

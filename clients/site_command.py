@@ -15,9 +15,9 @@ from clients.resident import Resident, stop_on_signals
 from privacy.enrolment.certificates import Holder, Role
 from privacy.errors import ConfigError
 from privacy.store.site_folder import SiteFolder, revoked_in
-from strategies.messages import CLOSE, COSIGN, HELLO, MASKED, SECAGG
+from strategies.messages import CLOSE, COSIGN, HELLO, MASKED, SECAGG, STAGE
 
-ALLOWED = frozenset({HELLO, MASKED, SECAGG, CLOSE, COSIGN})
+ALLOWED = frozenset({HELLO, MASKED, STAGE, SECAGG, CLOSE, COSIGN})
 """Types of messages that a real site looks at; no update ever leaves it in the clear."""
 
 _CAP = 2**28  # bytes of one message: an encoded model of 64 million parameters

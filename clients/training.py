@@ -134,22 +134,45 @@ def private_gradient(records: Records, plan: RecordPlan, *, entropy: Entropy) ->
         chosen, sizes = records.of_units(poisson_mask(float(plan.sampling.rate), plan.n_records, entropy))
         batch = torch.from_numpy(chosen.x), torch.from_numpy(chosen.y), sizes
         model.train()
-        if on_integer_path(model):
-            total = integer_sum(model, record_losses, batch, plan.mechanism)
-            released = torch.from_numpy(plan.mechanism.add_noise(total, entropy) / plan.expected_batch).float()
-        else:
-            if model not in clippings:
-                clippings[model] = Clipping(model, record_losses)
-            released = clippings[model].noisy_mean(
-                batch,
-                clip=float(plan.clip),
-                noise_multiplier=float(plan.noise_multiplier),
-                denominator=plan.expected_batch,
-                entropy=entropy,
-            )
+        if not on_integer_path(model) and model not in clippings:
+            clippings[model] = Clipping(model, record_losses)
+        released = noisy_mean(model, record_losses, batch, plan, entropy=entropy, clipping=clippings.get(model))
         set_gradients([parameter for parameter in model.parameters() if parameter.requires_grad], released)
 
     return gradient
+
+
+def noisy_mean(
+    model: nn.Module,
+    losses: Losses,
+    batch: Batch,
+    plan: RecordPlan,
+    *,
+    entropy: Entropy,
+    clipping: Clipping | None = None,
+) -> torch.Tensor:
+    """Clips and sums the gradients of units, and adds the noise of one step, over the expected batch size.
+
+    Args:
+      model: Left as it was, but for its gradients; its size decides the path.
+      losses: One loss per record.
+      batch: May hold no record. Secret.
+      plan: Clip, noise and denominator.
+      entropy: Source of the noise.
+      clipping: Of this very model, where it is at hand.
+
+    Returns: Shape ``(d,)``, float32. Public once its event is debited.
+    """
+    if on_integer_path(model):
+        total = integer_sum(model, losses, batch, plan.mechanism)
+        return torch.from_numpy(plan.mechanism.add_noise(total, entropy) / plan.expected_batch).float()
+    return (clipping or Clipping(model, losses)).noisy_mean(
+        batch,
+        clip=float(plan.clip),
+        noise_multiplier=float(plan.noise_multiplier),
+        denominator=plan.expected_batch,
+        entropy=entropy,
+    )
 
 
 def set_gradients(parameters: Sequence[nn.Parameter], flat: torch.Tensor) -> None:

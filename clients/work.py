@@ -96,6 +96,7 @@ def contribute(
     arrays: Mapping[str, Vector],
     *,
     round_number: int,
+    attempt: int = 1,
     kept: Mapping[str, Vector] = _NOTHING,
     entropy: Entropy = secrets.token_bytes,
 ) -> Work:
@@ -105,6 +106,7 @@ def contribute(
       site: Who trains.
       arrays: What the server broadcast: ``model``, and ``control`` for Scaffold; each of shape ``(h,)``.
       round_number: From 1; fixes which batches come next.
+      attempt: Of the round, from 1.
       kept: `Work.kept` of the site's last accepted attempt. Without ``control``, c_i is zero (Scaffold only); without
         ``private``, private parameters are the initial ones.
       entropy: Randomness of noise and sampling.
@@ -119,7 +121,7 @@ def contribute(
     own = kept.get("control", np.zeros_like(start))
     drift = _on_piece(part, arrays["control"] - own) if rule.control else None
     piece = part.piece_of(start, site.initial, kept.get("private"))
-    trained = site.agent.train(piece, LocalWork(round_number, rule, drift, entropy))
+    trained = site.agent.train(piece, LocalWork(round_number, rule, drift, entropy, attempt))
     if trained.shape != piece.shape or trained.dtype != np.float32 or not np.isfinite(trained).all():
         raise LocalProtocolError("nothing was sent: the agent did not return finite float32 parameters of its part")
     update = part.shared_of(trained) - start

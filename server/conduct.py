@@ -28,6 +28,7 @@ from server.secure import CentralNoise, SecureCollector
 from server.witnesses import Witnesses
 from strategies.contribution import Vector
 from strategies.job import Job
+from strategies.messages import MASKED, STAGE
 from strategies.task import SiteId
 
 METRICS_SCHEMA = "collegium/metrics/v1"
@@ -194,6 +195,7 @@ def _driver(run: Run, folder: RunFolder, exchange: Exchange, roster: Roster) -> 
         log=run.log,
         floors=run.floors,
         on_attempt=lambda record: folder.append(TRANSCRIPT_FILE, transcript.line(record)),
+        first=MASKED if job.chain is None else STAGE,
     ).collect
     return driver
 

@@ -29,7 +29,10 @@ from privacy.store.log import Log
 from privacy.store.run_folder import MODEL_FILE, RunFolder
 from server import limits
 from server.claims import PrivacyClaim, epsilon_claim
+from server.model_file import parameters
 from server.parts import submodels
+from server.releases import not_protected as about_chain
+from server.releases import releases
 from server.rounds import RoundRecord
 from strategies.invitation import Invitation
 from strategies.job import Job
@@ -187,7 +190,7 @@ def _told_by_server(run: RealRun, charter: Charter, signer: Mapping[str, str]) -
             "tls": True,
         },
         "claims": [
-            {**model, "parameters": job.plan.layout.size},
+            {**model, "parameters": parameters(job)},
             *(epsilon_claim(claim, len(job.sites)) for claim in run.claims),
             *([] if run.conformance is None else [run.conformance]),
             masked_rounds.claim_of(run.transcript),
@@ -197,6 +200,7 @@ def _told_by_server(run: RealRun, charter: Charter, signer: Mapping[str, str]) -
         ],
         "utility": None,
         "submodels": submodels(job, run.rounds),
+        **releases(job, sum(record.attempts for record in run.rounds)),
         "rounds": [_round(record, divided=not job.plan.is_whole) for record in run.rounds],
         "egress": [_egress(site, run.received(site)) for site in job.sites],
         "not_protected": _not_protected(run),
@@ -289,6 +293,7 @@ def _not_protected(run: RealRun) -> list[str]:
         limits.server_view(job, job.sites, unequal=unequal),
         *limits.of_division(job, submodels(job, run.rounds), len(run.rounds), unequal=unequal),
         *limits.of_privacy(job, run.claims, _OWN_VIEW),
+        *about_chain(job),
         "Who talks to whom, when and how much, the network can see; encryption hides what is said.",
         "Nothing shows that a site trained honestly, or on the records that it should: it signs what it says it did.",
     ]

@@ -19,7 +19,7 @@ def submodels(job: Job, rounds: Sequence[RoundRecord]) -> dict[str, Any] | None:
         return None
     groups: dict[str, list[SiteId]] = {}
     for site in job.sites:
-        groups.setdefault(job.division.part_of(site).name, []).append(site)
+        groups.setdefault(job.part_name(site), []).append(site)
     floor = thresholds(len(job.sites)).min_cover
     regions = [
         {

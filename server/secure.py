@@ -90,6 +90,7 @@ class SecureCollector:
       counted_on: Floors that the plan of noise counts on, however few sites are left to ask; ``None``: no such plan.
       floors: The charter's; ``None``: there is none beyond FSA1's own.
       on_attempt: Told how every attempt ended and what the sites signed in it, before its sum is used.
+      first: Type of an attempt's first message: `MASKED`, or `STAGE` where sites train through a chain.
     """
 
     exchange: Exchange
@@ -108,6 +109,7 @@ class SecureCollector:
     counted_on: Thresholds | None = None
     floors: Floors | None = None
     on_attempt: Callable[[AttemptRecord], None] = lambda _record: None
+    first: str = MASKED
     _still: dict[int, set[tuple[str, ...]]] = field(default_factory=dict, repr=False)
     _told: dict[int, int] = field(default_factory=dict, repr=False)
 
@@ -159,16 +161,16 @@ class SecureCollector:
         """Asks phase by phase until the machine ends; returns its end, and what kept single sites out."""
         state, out = coordinator.step(config, coordinator.CoordinatorState(), effects.Begin())
         reasons: dict[SiteId, str] = {}
-        kind = MASKED
+        kind = self.first
         while not (ended := [effect for effect in out if isinstance(effect, effects.Finished | effects.Aborted)]):
             questions = {
-                SiteId(send.site): self._first(tasks[SiteId(send.site)], send) if kind == MASKED else send.data
+                SiteId(send.site): self._first(tasks[SiteId(send.site)], send) if kind == self.first else send.data
                 for send in out
                 if isinstance(send, effects.SendTo)
             }
             answers = self.exchange.ask(kind, questions, group=str(number))
             reasons.update(answers.missing)
-            if self.log is not None and kind == MASKED:
+            if self.log is not None and kind == self.first:
                 self.log.confirm(answers.payloads)
             phase, out = state.phase, ()
             for site, payload in answers.payloads.items():

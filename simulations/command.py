@@ -98,7 +98,7 @@ def simulate(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
         sys.stdout.write(json.dumps(to_json(outcome), indent=2) + "\n")
     else:
         # Piped output gets no terminal's width to guess from.
-        show(outcome, Console() if sys.stdout.isatty() else Console(width=100))
+        show(outcome, Console() if sys.stdout.isatty() else Console(width=110))
     if outcome.trained.stopped:
         raise typer.Exit(_STOPPED)
 

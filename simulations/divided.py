@@ -94,9 +94,10 @@ def measure_division(
     """Scores every part of a delivered model and trains the baselines."""
     groups: dict[str, list[SiteId]] = {}
     for site in job.sites:
-        groups.setdefault(job.division.part_of(site).name, []).append(site)
+        groups.setdefault(job.part_name(site), []).append(site)
     by_size = sorted(groups.values(), key=lambda sites: job.part_of(sites[0]).piece.size)
     strong = tuple(by_size[-1])
+    smallest = _baseline(job, job.sites, by_size[0][0], data)
     return Divided(
         parts=tuple(_part(name, tuple(sites), data, delivered) for name, sites in groups.items()),
         regions=tuple(
@@ -104,9 +105,17 @@ def measure_division(
             for k, region in enumerate(job.plan.regions())
         ),
         floor=thresholds(len(job.sites)).min_cover,
-        smallest=_baseline(job, job.sites, by_size[0][0], data),
-        strong=_baseline(job, strong, strong[0], data) if len(strong) >= FLOOR else None,
+        smallest=smallest,
+        strong=_strong(job, strong, smallest, data),
     )
+
+
+def _strong(
+    job: Job, strong: tuple[SiteId, ...], smallest: Baseline, data: Mapping[SiteId, SiteData]
+) -> Baseline | None:
+    if strong == job.sites:  # everybody has the same part: it is the same federation
+        return smallest
+    return _baseline(job, strong, strong[0], data) if len(strong) >= FLOOR else None
 
 
 def _part(name: str, sites: tuple[SiteId, ...], data: Mapping[SiteId, SiteData], delivered: Pieces) -> PartFound:
@@ -136,6 +145,7 @@ def _baseline(job: Job, sites: tuple[SiteId, ...], like: SiteId, data: Mapping[S
         sites=sites,
         task=replace(job.task, model=job.spec_of(like)),
         division=Division(private=job.division.private),
+        chain=None,
     )
     found = federate(plain, data)
     at = sites if job.division.private else job.sites

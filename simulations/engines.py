@@ -21,6 +21,7 @@ from privacy.errors import ConfigError, LocalProtocolError
 from server.exchange import Sleep
 from simulations.faults import with_fault
 from simulations.harness import Experiment, Interrupted
+from simulations.holder import Holder
 from simulations.job import Job
 from simulations.local_grid import LocalGrid, SiteApp
 from simulations.members import SimulatedMember, fixed_member, member_of
@@ -37,9 +38,10 @@ def run_local(prepare: Prepare) -> Outcome:
     run_id = secrets.randbits(62) + 1
     experiment = prepare(run_id)
     job = experiment.job
+    holder = None if job.chain is None else Holder(job, experiment.folder.path)
     apps: dict[int, SiteApp] = {}
     for place, site in enumerate(job.sites):
-        member = member_of(job, experiment.data[site], experiment.folder.path, experiment.accounts)
+        member = member_of(job, experiment.data[site], experiment.folder.path, experiment.accounts, holder)
         apps[place + 1] = _faulty(build(fixed_member(member)), job, site)
     grid = LocalGrid(apps, run_id=run_id, node_configs={place: {} for place in apps})
     try:

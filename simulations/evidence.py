@@ -8,6 +8,9 @@ import privacy
 from privacy.audit import ledger_chain, masked_rounds, report
 from server import limits
 from server.claims import epsilon_claim
+from server.model_file import parameters
+from server.releases import not_protected as about_chain
+from server.releases import releases
 from server.rounds import RoundRecord
 from simulations.outcome import Outcome
 from simulations.summary import submodels
@@ -42,7 +45,7 @@ def predicate(
             "kind": "attested",
             "file": "model.safetensors",
             "sha256": model_sha256,
-            "parameters": int(outcome.trained.model.size),
+            "parameters": parameters(outcome.job),
         }
     ]
     claims += [epsilon_claim(claim, len(outcome.job.sites)) for claim in outcome.claims]
@@ -66,6 +69,7 @@ def predicate(
         "claims": claims,
         "utility": _utility(outcome),
         "submodels": submodels_of(outcome),
+        **releases(outcome.job, sum(record.attempts for record, _ in outcome.trained.rounds)),
         "rounds": [
             _round(record, loss, divided=outcome.divided is not None) for record, loss in outcome.trained.rounds
         ],
@@ -154,6 +158,7 @@ def not_protected(outcome: Outcome) -> list[str]:
             outcome.job, submodels_of(outcome), len(outcome.trained.rounds), unequal=_is_unequal(outcome)
         ),
         *limits.of_privacy(outcome.job, outcome.claims, _OWN_VIEW),
+        *about_chain(outcome.job),
         "All parties ran on one machine, without TLS: this is a simulation and shows nothing about transport.",
         "Nothing shows that a site trained honestly, nor who holds the key that signed this report.",
     ]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STUDY_FILE = "study.toml"
-_OF_STUDY = ("name", "title", "submodels", "agents")
+_OF_STUDY = ("name", "title", "submodels", "agents", "chain")
 
 
 @dataclass(frozen=True)

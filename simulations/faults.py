@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from privacy.errors import ConfigError
 from simulations.local_grid import SiteApp
 from strategies.contribution import Contribution
-from strategies.messages import MASKED, RECORD, TRAIN, RoundReply
+from strategies.messages import MASKED, RECORD, STAGE, TRAIN, RoundReply
 
 FAULTS = {
     "silent": "never answers a training task",
@@ -32,7 +32,7 @@ def with_fault(app: SiteApp, fault: str) -> SiteApp:
     kind, _, seconds = fault.partition(":")
 
     def faulty(message: Message, context: Context) -> Message:
-        if message.metadata.message_type not in {TRAIN, MASKED}:
+        if message.metadata.message_type not in {TRAIN, MASKED, STAGE}:
             return app(message, context)
         if kind == "silent":
             threading.Event().wait()  # the thread dies with the process
@@ -49,7 +49,7 @@ def with_fault(app: SiteApp, fault: str) -> SiteApp:
 def _poisoned(reply: Message, message: Message) -> Message:
     if reply.has_error():
         return reply
-    if message.metadata.message_type == MASKED:  # under masks a site refuses such an update itself; this one babbles
+    if message.metadata.message_type != TRAIN:  # under masks a site refuses such an update itself; this one babbles
         return Message(RecordDict({RECORD: ConfigRecord({RECORD: b"nan"})}), reply_to=message)
     honest = RoundReply.decode(reply.content[RECORD][RECORD])  # type: ignore[arg-type]
     arrays = {name: np.full_like(vector, np.nan) for name, vector in honest.contribution.arrays.items()}

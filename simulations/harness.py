@@ -24,7 +24,7 @@ from privacy.audit import report
 from privacy.audit.ledger_chain import LEDGERS_FILE
 from privacy.audit.transcript import TRANSCRIPT_FILE
 from privacy.dp.plan import PrivacyPlan, RecordPlan
-from privacy.errors import FederationError
+from privacy.errors import ConfigError, FederationError
 from privacy.keys.signing import SigningKey
 from privacy.store import report_files
 from privacy.store.run_folder import MODEL_FILE, RUN_FILE, RunFolder, to_toml
@@ -81,6 +81,8 @@ class Experiment:
 
         Raises: ConfigError: Data that is not at hand or not as declared, an impossible plan, an unwritable folder.
         """
+        if job.chain is not None and engine != "local":
+            raise ConfigError(f"the holder of {job.scenario.name}'s piece is a part of this process: --engine local")
         observer.step(f"reading {job.scenario.name}")
         data = load_member_data(job)
         if job.privacy:

@@ -90,6 +90,7 @@ def resolve(options: Options) -> Job:
         faults=faults,
         division=scenario.division,
         agents=agents,
+        chain=scenario.chain,
     )
     check_agents(job, sites)
     check_plan(job)

@@ -11,6 +11,7 @@ from flwr.app import Context
 
 from clients import cosigning
 from clients.app import Account, Member, MemberOf
+from clients.chain.released import Payer
 from clients.gate import Gate
 from clients.memory import Left
 from clients.secure import SecureSite
@@ -23,6 +24,7 @@ from privacy.store.admissions import Admissions
 from simulations.accounts import Accounts, asset_of
 from simulations.data.datasets import SiteData, load_sites
 from simulations.demo_charter import pinned, simulated_application
+from simulations.holder import Holder
 from simulations.identities import Identities
 from simulations.job import Job, resolve
 from simulations.options import Options
@@ -79,12 +81,16 @@ def _member(config: tuple[tuple[str, str | int | float | bool], ...], folder: st
     return member_of(job, load_member_data(job)[job.sites[place]], Path(folder), accounts)
 
 
-def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> Member:
+def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts, holder: Holder | None = None) -> Member:
     """Builds the member of a run that holds this data, with its ledger, and its identity key from the run folder.
+
+    Where the model is cut, it trains through ``holder``, all members through the same.
 
     Raises: ConfigError: The folder holds no charter, or no key for the site.
     """
-    site = site_of(job, data.id, data.train)
+    account = Account(accounts.open(data.id), asset_of(job, data.id), accounts.run)
+    payer = Payer(account.ledger, account.asset) if job.record_privacy else None
+    site = site_of(job, data.id, data.train, None if holder is None else holder.opener(payer))
     identities = Identities(folder)
     gate = Gate(
         site.id,
@@ -94,7 +100,6 @@ def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> Mem
         record=lambda _decision: None,
         unsafe_without_masks=not job.secagg,
     )
-    account = Account(accounts.open(site.id), asset_of(job, site.id), accounts.run)
     secure: SecureSite | None = None
     if job.secagg:
         admissions = Admissions(accounts.path(site.id))

@@ -85,6 +85,11 @@ class Outcome:
             "pooled": reference.pooled[site],
         }
 
+    @property
+    def mean_ensemble(self) -> float:
+        """Returns the unweighted mean over participating sites of what their own models together score."""
+        return sum(self.reference.ensemble.values()) / len(self.reference.ensemble)
+
     def means(self) -> dict[str, float | None]:
         """Returns the unweighted means over participating sites, by column."""
         rows = [self.columns(site) for site in self.job.sites]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from clients.private_part import read_private
 from clients.records import Records
 from clients.scores import Scorer
+from simulations.holder import Holder
 from simulations.job import Job
 from simulations.members import PRIVATE_FOLDER
 from strategies.contribution import Vector
@@ -34,7 +35,9 @@ class Pieces:
 
     @classmethod
     def of_run(cls, job: Job, model: Vector, folder: Path) -> "Pieces":
-        """Takes the private parameters that the sites of a run wrote down."""
+        """Takes the private parameters that the sites of a run wrote down, and what the holder of its piece did."""
+        if job.chain is not None:
+            return cls(job, Holder(job, folder).model(model))
         if not job.division.private:
             return cls(job, model)
         files = {site: folder / PRIVATE_FOLDER / f"{site}.safetensors" for site in job.sites}
@@ -42,7 +45,9 @@ class Pieces:
         return cls(job, model, private)
 
     def piece(self, site: SiteId) -> Vector:
-        """Returns the parameters that a site works with, in the layout of its own model."""
+        """Returns the parameters that a site works with, in the layout of its own model; of a chain, all of them."""
+        if self.job.chain is not None:
+            return self.model
         part = self.job.part_of(site)
         return part.piece_of(self.model[part.held], self.job.initial_of(site), self.private.get(site))
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from clients.home import train_alone
 from clients.records import Records
 from clients.scores import Scorer
 from clients.sites import site_of
-from clients.training import Steps, plain_gradient, train
 from clients.work import Site, Work, contribute
 from privacy.dp.plan import SitePlan
 from privacy.secagg.context import thresholds
@@ -23,7 +23,6 @@ from simulations.data.datasets import SiteData, pooled_training
 from simulations.job import Job
 from simulations.pieces import Pieces
 from strategies.contribution import Aggregate, Vector, weighted_mean
-from strategies.models import build, to_vector
 from strategies.secure_sum import Units, in_region, summed, to_aggregate, to_units
 from strategies.task import SiteId
 
@@ -48,6 +47,8 @@ class Reference:
     Attributes:
       home: Own model at home.
       elsewhere: Mean of the other sites' own models here.
+      ensemble: All sites' own models together here, by the mean of their probabilities: what `collegium predict --mode
+        ensemble` answers, but for the grid of its sum.
       pooled: Model trained on all participants' rows in one place.
       together: The same federation without privacy, or ``None`` if the run itself had none.
       constant: Mean score of one guess for everybody, the commonest label among all training rows.
@@ -56,6 +57,7 @@ class Reference:
 
     home: Mapping[SiteId, float]
     elsewhere: Mapping[SiteId, float]
+    ensemble: Mapping[SiteId, float]
     pooled: Mapping[SiteId, float]
     together: Mapping[SiteId, float] | None
     left_out: tuple[LeftOut, ...]
@@ -66,8 +68,11 @@ class Reference:
 def federate(job: Job, data: Mapping[SiteId, SiteData]) -> Pieces:
     """Runs a job's rounds as plain function calls, everybody answering: the definition that engines must equal.
 
+    Of a cut model every site trains all of it: a cut changes where a model is trained and not what it learns.
+
     Returns: The model and what sites keep; without privacy, bit for bit what every engine delivers.
     """
+    job = replace(job, chain=None)
     return federate_sites(job, [site_of(job, site, data[site].train) for site in job.sites])
 
 
@@ -127,32 +132,23 @@ def _noise(job: Job, size: int, holders: int) -> Units:
 
 def alone(job: Job, records: Records, name: SiteId) -> Vector:
     """Trains one site's model, or the whole, on one set of rows with the scenario's reference settings, no privacy."""
-    training, reference = job.task.training, job.task.training.reference
-    steps = training.rounds * training.local_steps
-    if reference is not None:
-        training = replace(
-            training,
-            learning_rate=reference.learning_rate,
-            batch=reference.batch,
-            optimizer=reference.optimizer,
-        )
-        steps = reference.epochs * (math.ceil(len(records.y) / reference.batch) if reference.batch else 1)
-    model = build(job.spec_of(name), job.task.n_inputs, job.seed)
-    gradient = plain_gradient(records, training, site=name, seed=job.seed)
-    return train(model, to_vector(model), Steps(training, 0, steps), gradient)
+    return train_alone(job.task, job.spec_of(name), records, site=name, seed=job.seed)
 
 
 def measure(job: Job, data: Mapping[SiteId, SiteData], delivered: Pieces) -> Reference:
     """Trains and scores every reference of a run."""
     scorer, scorers = Scorer(job.task), {site: Scorer(job.task, job.spec_of(site)) for site in job.sites}
     own = {site: alone(job, data[site].train, site) for site in job.sites}
-    scores = {(of, at): scorers[of].score(own[of], data[at].test) for of in job.sites for at in job.sites}
+    judged = {(of, at): scorers[of].judged(own[of], data[at].test) for of in job.sites for at in job.sites}
+    scores = {pair: score for pair, (score, _) in judged.items()}
+    likely = {at: np.mean([judged[of, at][1] for of in job.sites], axis=0) for at in job.sites}
     pooled = alone(job, pooled_training([data[site] for site in job.sites]), _POOLED)
     together = federate(job.without_privacy(), data) if job.privacy else None
     guess = _commonest(*(data[site].train for site in job.sites))
     return Reference(
         home={site: scores[site, site] for site in job.sites},
         elsewhere={at: _mean([scores[of, at] for of in job.sites if of != at]) for at in job.sites},
+        ensemble={at: scorer.score_probabilities(likely[at], data[at].test) for at in job.sites},
         pooled={site: scorer.score(pooled, data[site].test) for site in job.sites},
         together=None if together is None else {s: together.score(s, data[s].test) for s in job.sites},
         left_out=_left_out(job, data, delivered),

@@ -18,6 +18,7 @@ from clients.split import Split
 from privacy.errors import ConfigError
 from simulations.based_on import merged
 from simulations.data.deal import Deal, parse_deal
+from strategies.chain_spec import ChainSpec, parse_chain
 from strategies.parts import AgentSpec, Division, parse_agents, parse_division
 from strategies.refusals import OWN_SCALING
 from strategies.registry import ALGORITHMS
@@ -86,6 +87,7 @@ class Scenario:
       table_rows: How many rows that table must have, or ``None``: not checked.
       division: Which part of the model each site holds.
       agents: Sites whose training code or settings are their own.
+      chain: Where the model is cut for split training, if it is.
       rows_per_site: At most this many training records a site; 0 means all. Test records stay all.
       allowed: Strategies that the demo charter lists; empty: all there are.
       record_privacy_refused: Why record-level privacy cannot be had here; empty: it can.
@@ -106,6 +108,7 @@ class Scenario:
     table_rows: int | None = None
     division: Division = field(default_factory=Division)
     agents: Mapping[SiteId, AgentSpec] = field(default_factory=dict)
+    chain: ChainSpec | None = None
     rows_per_site: int = 0
     allowed: tuple[str, ...] = ()
     record_privacy_refused: str = ""
@@ -120,7 +123,7 @@ class Scenario:
     def study(self) -> Study:
         """What is learnt, apart from whose rows it is learnt from."""
         sites = tuple(site.id for site in self.sites)
-        return Study(self.name, self.title, self.task, sites, self.division, self.agents)
+        return Study(self.name, self.title, self.task, sites, self.division, self.agents, self.chain)
 
     @property
     def n_rows(self) -> int:
@@ -199,6 +202,7 @@ def parse_scenario(data: Mapping[str, object], *, where: str, folder: Path | Non
     shares = {index: entry.number("share") for index, entry in enumerate(entries) if "share" in entry}
     sites = _sites(table, entries, _ONE_TABLE.get(origin))
     ids = tuple(site.id for site in sites)
+    division = parse_division(table.table("submodels", optional=True), ids)
     scenario = Scenario(
         name=_identifier(table, "name"),
         title=table.text("title"),
@@ -213,8 +217,9 @@ def parse_scenario(data: Mapping[str, object], *, where: str, folder: Path | Non
         incomplete="drop" if reading.choice("incomplete", ("refuse", "drop"), "refuse") == "drop" else "refuse",
         deal=_deal(reading, {ids[index]: share for index, share in shares.items()}, sites, task, origin),
         table_rows=reading.whole("rows", least=1) if "rows" in reading else None,
-        division=parse_division(table.table("submodels", optional=True), ids),
+        division=division,
         agents=parse_agents(table.table("agents", optional=True), ids),
+        chain=parse_chain(table, division),
         rows_per_site=reading.whole("rows_per_site", 0),
         allowed=_allowed(table.table("charter", optional=True)),
         record_privacy_refused=refused,

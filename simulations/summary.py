@@ -25,7 +25,10 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
         "run": outcome.folder,
         "status": outcome.status,
         "metric": job.task.metric,
-        "mean": {name: _rounded(value) for name, value in outcome.means().items()},
+        "mean": {
+            **{name: _rounded(value) for name, value in outcome.means().items()},
+            "ensemble": _rounded(outcome.mean_ensemble),
+        },
         "sites": [_site_json(outcome, site) for site in job.sites],
         "left_out": [
             {"id": one.id, "n_test": one.n_test, "score": _rounded(one.score), "trained_by": list(one.trained_by)}
@@ -99,6 +102,7 @@ def _site_json(outcome: Outcome, site: SiteId) -> dict[str, Any]:
         "n_train": len(data.train.y),
         "n_test": len(data.test.y),
         **{name: _rounded(value) for name, value in outcome.columns(site).items()},
+        "ensemble": _rounded(outcome.reference.ensemble[site]),
         "interval": [_rounded(bound) for bound in outcome.interval(site)],
         "privacy": private,
     }

@@ -15,7 +15,7 @@ from privacy.dp.events import Relation, SamplingType
 from privacy.dp.plan import RecordPlan, Unit
 from privacy.store.budgets import filter_name
 from server.claims import Placement
-from simulations import table_divided
+from simulations import table_chain, table_divided
 from simulations.evidence import server_view, submodels_of
 from simulations.outcome import Outcome
 
@@ -30,7 +30,11 @@ _FEW = 30  # test rows below which one row moves the score by more than three po
 def show(outcome: Outcome, console: Console) -> None:
     """Prints the two tables and the words under them."""
     found = submodels_of(outcome)
-    console.print(_scores(outcome), *([] if found is None else [table_divided.parts(found)]), _released(outcome))
+    beside = table_chain.beside(outcome)
+    console.print(_scores(outcome), *([] if found is None else [table_divided.parts(found)]))
+    console.print(*([] if beside is None else [beside]), _released(outcome))
+    for line in table_chain.unprotected(outcome):
+        console.print(line, style="bold red", markup=False, highlight=False, soft_wrap=True)
     for line in words(outcome):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
@@ -43,23 +47,24 @@ def _scores(outcome: Outcome) -> Table:
     )
     table.add_column("site", overflow="fold")
     private = ["private"] if job.privacy else []
-    for heading in ("train", "test", "home", "elsewhere", "together", *private, "95 %", "pooled"):
+    for heading in ("train", "test", "home", "elsewhere", "ensemble", "together", *private, "95 %", "pooled"):
         table.add_column(heading, justify="right")
     for site in job.sites:
         data, columns = outcome.data[site], outcome.columns(site)
         low, high = outcome.interval(site)
         rows = [str(len(data.train.y)), str(len(data.test.y))]
-        table.add_row(site, *rows, *_row(columns, f"{low:.2f}-{high:.2f}"))
+        ensemble = outcome.reference.ensemble[site]
+        table.add_row(site, *rows, *_row(columns, ensemble, f"{low:.2f}-{high:.2f}"))
     table.add_section()
-    table.add_row("mean", "", "", *_row(outcome.means(), ""))
+    table.add_row("mean", "", "", *_row(outcome.means(), outcome.mean_ensemble, ""))
     return table
 
 
-def _row(columns: dict[str, float | None], interval: str) -> list[str]:
+def _row(columns: dict[str, float | None], ensemble: float, interval: str) -> list[str]:
     """Returns the cells of a site or of the mean; under privacy ``together`` stands without it, then with it."""
     plain = columns["together_without_privacy"]
     together = [columns["together"]] if plain is None else [plain, columns["together"]]
-    scores = [_score(value) for value in (columns["home"], columns["elsewhere"], *together)]
+    scores = [_score(value) for value in (columns["home"], columns["elsewhere"], ensemble, *together)]
     return [*scores, interval, _score(columns["pooled"])]
 
 
@@ -89,10 +94,12 @@ def words(outcome: Outcome) -> Iterator[str]:
     private = " without privacy; private: the same with it, the model that this run delivers"
     common = "the common model" if outcome.divided is None else "a site's part of the common model"
     yield (
-        f"home: own model at home; elsewhere: mean of the other sites' own models here; together: {common}"
+        "home: own model at home; elsewhere: mean of the other sites' own models here; ensemble: all own models asked"
+        f" together; together: {common}"
         f"{private if job.privacy else ''}."
     )
     yield from table_divided.lines(outcome)
+    yield from table_chain.lines(outcome)
     counted = {site for record, _ in outcome.trained.rounds if not record.skipped for site in record.answered}
     if silent := [site for site in job.sites if site not in counted]:
         yield f"Contributed to no round, so the common model is the others': {', '.join(silent)}."

@@ -75,7 +75,7 @@ def test_every_scenario_that_is_shown_resolves(page: str, text: str, tmp_path: P
     path.write_text(text, "utf-8")
     found, shown = job(str(path)), tomllib.loads(text)
     assert found.scenario.name == shown["name"]
-    assert is_divided(found) is ("submodels" in shown or shown["based_on"] == "digits")
+    assert is_divided(found) is (bool({"submodels", "chain"} & shown.keys()) or shown["based_on"] == "digits")
     assert set(found.agents) >= set(shown.get("agents", {}))
     if page is HOW_TO:
         assert len(load_sites(load(str(path)), None)) == 3

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
-from privacy.audit import words
+from privacy.audit import crossings, words
 from privacy.audit.statement import EPSILON_CLAIMS
 
 Answer = Literal["yes", "no", "n/a"]
@@ -59,7 +59,14 @@ def hazards(body: dict[str, Any]) -> tuple[Hazard, ...]:
       body: Fits ``schemas/privacy-audit-v1.json``.
     """
     found = _Read(body)
-    return (*_parameters(found), *_algorithms(found), *_utility(found), *_trust(found), *_security(found))
+    return (
+        *_parameters(found),
+        *_algorithms(found),
+        *_utility(found),
+        *_trust(found),
+        *_chain(found),
+        *_security(found),
+    )
 
 
 def attacks(body: dict[str, Any]) -> tuple[Attack, ...]:
@@ -213,9 +220,16 @@ def _trust(found: _Read) -> Iterator[Hazard]:
     yield Hazard(
         layer,
         "Did nothing computed from records leave a site without a price, scores and losses included?",
-        _answer(dp and found.body["utility"] is None, applies=found.real),
+        _answer(dp and found.body["utility"] is None and not crossings.unprotected(found.body), applies=found.real),
         found.cite("sites.egress"),
     )
+
+
+def _chain(found: _Read) -> Iterator[Hazard]:
+    if crossings.of(found.body) is not None:
+        question = "Was everything that the holder of a cut model's piece saw of single records covered by noise?"
+        covered = _answer(not crossings.unprotected(found.body))
+        yield Hazard("Trust model and exposure of data", question, covered, "releases")
 
 
 def _security(found: _Read) -> Iterator[Hazard]:
@@ -261,6 +275,7 @@ def _risks(found: _Read) -> Iterator[Risk]:
         if local
         else "all of it",
     )
+    yield from _release_risk(found)
     lifetimes = any("lifetime" in entry for claim in found.epsilons for entry in claim["sites"])
     yield Risk(
         "Many runs on the same data add up until they reveal what none of them does",
@@ -298,6 +313,21 @@ def _membership_risk(found: _Read) -> Risk:
         for claim, entry in zip(found.epsilons, worst, strict=True)
     ]
     return Risk(risk, "; ".join(measures), cited, "; ".join(remains))
+
+
+def _release_risk(found: _Read) -> Iterator[Risk]:
+    released = crossings.of(found.body)
+    if released is None:
+        return
+    noisy = [one["epsilon"] for one in released if "unsafe" not in one]
+    yield Risk(
+        "The holder of a cut model's piece recovers records or labels from the values that it is sent",
+        f"noise on released values, ε ≤ {max(noisy, key=Decimal)} for one record"
+        if noisy
+        else "none: values were released as they are",
+        "releases",
+        "all of what was released as it is" if crossings.unprotected(found.body) else "what that noise leaves",
+    )
 
 
 def _handling_risks(found: _Read) -> Iterator[Risk]:

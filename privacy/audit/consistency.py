@@ -1,6 +1,6 @@
 """What must agree inside a report, whoever signed it. Each function returns the contradictions it finds, in words.
 
-Nothing is priced here: these are counts and comparisons, so they are exact.
+Nothing but a release's noise is priced here: these are counts and comparisons, so they are exact.
 """
 
 import math
@@ -10,7 +10,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from privacy.audit import approval, conformance_claim, division, ledger_chain, scored, signers, testimony
+from privacy.audit import approval, conformance_claim, crossings, division, ledger_chain, scored, signers, testimony
 from privacy.audit.statement import EPSILON_CLAIMS, Statement
 from privacy.errors import ConfigError
 from privacy.secagg.context import Thresholds
@@ -47,6 +47,7 @@ def of_report(report: Statement) -> list[str]:
         *_real(report),
         *signers.contradictions(report),
         *division.of_division(report),
+        *crossings.contradictions(report),
     ]
 
 

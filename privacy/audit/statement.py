@@ -52,6 +52,11 @@ class Statement:
         return found is not None and len(found["regions"]) > 1
 
     @property
+    def cut(self) -> bool:
+        """Whether the model was cut, so that somebody held a piece of it and saw values of single records."""
+        return "releases" in self.predicate
+
+    @property
     def epsilons(self) -> list[dict[str, Any]]:
         """The claims of differential privacy, at most one for each place where noise is added."""
         return [claim for claim_id in EPSILON_CLAIMS.values() if (claim := self.claim(claim_id)) is not None]

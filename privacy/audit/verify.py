@@ -19,6 +19,7 @@ from privacy.audit import (
     audited,
     conformance_claim,
     consistency,
+    crossings,
     envelope,
     ledger_chain,
     masked_rounds,
@@ -255,7 +256,7 @@ def _consistency(report: Statement) -> CheckedClaim:
     agree = f"rounds, sites,{parts} protections and scores agree with each other"
     if run["status"] != "finished":
         agree += f"; {words.STATUSES[run['status']]}, after {len(report.predicate['rounds'])} of {run['rounds']} rounds"
-    why = problems[0] if problems else agree
+    why = problems[0] if problems else agree + crossings.summary(report.predicate)
     return CheckedClaim("report.consistency", "proved", "fails" if problems else "holds", why)
 
 
@@ -286,10 +287,10 @@ def _epsilon(report: Statement, claim: dict[str, Any], progress: Callable[[str],
         return checked("unchecked", str(error))
     if problems:
         return checked("fails", problems[0])
-    return checked("holds", _priced(claim, unequal=report.unequal))
+    return checked("holds", _priced(claim, report))
 
 
-def _priced(claim: dict[str, Any], *, unequal: bool) -> str:
+def _priced(claim: dict[str, Any], report: Statement) -> str:
     """Returns the line of a claim whose price is right: an epsilon is never named without its terms."""
     largest = max(claim["sites"], key=lambda entry: Decimal(entry["epsilon"]))
     exact = pricing.is_exact(event for entry in claim["sites"] for event in pricing.events_of(entry))
@@ -299,7 +300,7 @@ def _priced(claim: dict[str, Any], *, unequal: bool) -> str:
         f"{'the server' if central else words.count(len(claim['sites']), 'site')}: "
         f"at most {largest['epsilon']} ({largest['site']}), unit {claim['unit']}, relation {claim['relation']}, "
         f"delta {claim['delta']}, target {claim['target_epsilon']}; "
-        f"noise: {words.NOISE[exact]}; against {words.against(claim, unequal=unequal)}"
+        f"noise: {words.NOISE[exact]}; against {words.against(claim, unequal=report.unequal, cut=report.cut)}"
     )
     lifetimes = [entry["lifetime"] for entry in claim["sites"] if "lifetime" in entry]
     if not lifetimes:

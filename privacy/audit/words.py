@@ -77,6 +77,9 @@ FROM_WHOM = {
 }
 """Against whom a claim holds, for people."""
 
+NOT_HOLDER = " Not the holder of the cut model's piece: it saw values of single records besides, see there."
+"""What follows where a model was cut."""
+
 SUSPECTED = {
     "record": ("a given person's record was in the training set", "person"),
     "patient": ("a given patient's records were in the training set", "patient"),
@@ -97,6 +100,9 @@ AGAINST = {
     "distributed": "whoever sees sums that hold {counted} or more shares of noise unknown to them",
 }
 """Whom an epsilon holds against, by the place where the noise is added."""
+
+BUT_HOLDER = ", but for the holder of the cut model's piece, who saw more"
+"""What a cut model takes away from whom a claim holds against."""
 
 AGAINST_UNEQUAL = (
     "whoever sees sums of regions that hold as many shares of noise unknown to them as are counted on, {counted} where"
@@ -147,11 +153,17 @@ def chance(epsilon: float) -> tuple[float, str]:
     return after, f"{after * 100:.2f} %" if after < 0.9999 else "nearly 100 %"
 
 
-def against(claim: dict[str, Any], *, unequal: bool) -> str:
-    """Says whom a claim of differential privacy holds against, and under which condition; unequal: parts differ."""
+def against(claim: dict[str, Any], *, unequal: bool, cut: bool) -> str:
+    """Says whom a claim of differential privacy holds against, and under which condition.
+
+    Args:
+      claim: Of a report.
+      unequal: Whether sites held different parts of the model.
+      cut: Whether somebody held a piece of a cut model.
+    """
     counted = next((row["shares"] for row in claim.get("hypothetical", []) if row["counted"]), 0)
     said = AGAINST_UNEQUAL if unequal and claim["placement"] == "distributed" else AGAINST[claim["placement"]]
-    return said.format(unit=claim["unit"], counted=counted)
+    return said.format(unit=claim["unit"], counted=counted) + (BUT_HOLDER if cut else "")
 
 
 def filter_name(lifetime: dict[str, Any]) -> str:

@@ -22,6 +22,7 @@ from simulations.accounts import Accounts
 from simulations.conduct import train_over
 from simulations.data.datasets import SiteData
 from simulations.demo_charter import establish
+from simulations.holder import Holder
 from simulations.job import Job
 from simulations.local_grid import LocalGrid, SiteApp
 from simulations.members import PRIVATE_FOLDER, fixed_member, member_of
@@ -58,7 +59,8 @@ def train_copy(
             (folder.path / PRIVATE_FOLDER).mkdir(mode=0o700)
         establish(job, folder, datetime.now(UTC))
         accounts.prepare(job, [site_of(job, site, data[site].train) for site in job.sites], Options())
-        members = [member_of(job, data[site], folder.path, accounts) for site in job.sites]
+        holder = None if job.chain is None else Holder(job, folder.path)
+        members = [member_of(job, data[site], folder.path, accounts, holder) for site in job.sites]
         apps = {node: _app(member, entropy, overhear) for node, member in enumerate(members, 1)}
         grid = LocalGrid(apps, run_id=secrets.randbits(62) + 1, node_configs={node: {} for node in apps})
         try:

@@ -11,7 +11,7 @@ from simulations.data.datasets import SiteData
 from simulations.job import Job, resolve
 from simulations.members import load_member_data
 from simulations.options import Options
-from simulations.reference import Reference, federate, measure
+from simulations.reference import Reference, alone, federate, measure
 from strategies.task import SiteId
 
 Data = Mapping[SiteId, SiteData]
@@ -43,6 +43,16 @@ def test_together_beats_elsewhere(job: Job, data: Data, reference: Reference) ->
     assert together == mean_score(replace(job, seed=7), data)
     assert together >= 0.79
     assert np.mean(list(reference.elsewhere.values())) <= 0.76
+
+
+def test_the_ensemble_is_the_mean_of_the_home_models_probabilities(job: Job, data: Data, reference: Reference) -> None:
+    """A logistic model's weights and bias by hand: no code of ours between them and the score but its accuracy."""
+    homes = [alone(job, data[site].train, site).astype(np.float64) for site in job.sites]
+    for site in job.sites:
+        test = data[site].test
+        likely = np.mean([1 / (1 + np.exp(-(test.x @ home[:-1] + home[-1]))) for home in homes], axis=0)
+        assert reference.ensemble[site] == ((likely > 0.5) == test.y).mean()
+    assert set(reference.ensemble) == set(job.sites)
 
 
 def test_baselines_are_the_published_ones(reference: Reference) -> None:

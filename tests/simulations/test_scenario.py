@@ -28,6 +28,7 @@ def test_built_in_names() -> None:
         "banks",
         "banks-parts",
         "digits",
+        "digits-chain",
         "digits-depth",
         "digits-width",
         "fashion",

@@ -17,6 +17,7 @@ from privacy.audit.html import (
     page_assessment,
     page_attacks,
     page_conformance,
+    page_crossings,
     page_parts,
     page_privacy,
     page_rounds,
@@ -92,9 +93,10 @@ def _view(report: Statement) -> dict[str, Any]:
         "sites": page_sites.view(report),
         "rounds": page_rounds.view(body["rounds"]),
         "parts": page_parts.view(report),
+        "crossings": page_crossings.view(report),
         "secagg": page_secagg.view(report),
         "egress": page_rounds.egress(body["egress"]),
-        "claims": [_claim(claim, unequal=report.unequal) for claim in body["claims"]],
+        "claims": [_claim(claim, report) for claim in body["claims"]],
         "other_kinds": [{"name": name, "worth": worth} for name, worth in words.KINDS.items() if name not in used],
         "public_key": body["signer"]["public_key"],
         "model": {**model, "size": words.count(model["parameters"], "parameter")},
@@ -131,14 +133,14 @@ def _summary(body: dict[str, Any]) -> str:
     return f"{words.count(len(took_part), 'site')} trained one model together in {done}{of}, by {run['strategy']}."
 
 
-def _claim(claim: dict[str, Any], *, unequal: bool) -> dict[str, str]:
-    says = _says(claim, unequal=unequal)
+def _claim(claim: dict[str, Any], report: Statement) -> dict[str, str]:
+    says = _says(claim, report)
     return {"id": claim["id"], "kind": claim["kind"], "says": says, "worth": words.KINDS[claim["kind"]]}
 
 
-def _says(claim: dict[str, Any], *, unequal: bool) -> str:
+def _says(claim: dict[str, Any], report: Statement) -> str:
     say = _SAYS.get(claim["id"])
-    return _epsilon_says(claim, unequal=unequal) if say is None else say(claim)
+    return _epsilon_says(claim, report) if say is None else say(claim)
 
 
 _SAYS: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -157,10 +159,10 @@ _SAYS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def _epsilon_says(claim: dict[str, Any], *, unequal: bool) -> str:
+def _epsilon_says(claim: dict[str, Any], report: Statement) -> str:
     whom = "Each site" if claim["unit"] == "site" else f"Each {claim['unit']} at each site"
     return (
         f"{whom}: ε at most {page_privacy.largest(claim, 'epsilon')} at δ = {claim['delta']}, relation "
         f"{claim['relation']}, by {claim['accountant']} from the listed steps, against "
-        f"{words.against(claim, unequal=unequal)}"
+        f"{words.against(claim, unequal=report.unequal, cut=report.cut)}"
     )

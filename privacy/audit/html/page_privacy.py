@@ -31,10 +31,7 @@ _NO_ROOM = "has no room for another attempt"
 def view(report: Statement) -> list[dict[str, Any]]:
     """Returns what the page shows of each claim of differential privacy."""
     n_sites = len(report.predicate["egress"])
-    return [
-        {**_claim(claim, n_sites, unequal=report.unequal), "curves": page_curves.view(report, claim)}
-        for claim in report.epsilons
-    ]
+    return [{**_claim(claim, n_sites, report), "curves": page_curves.view(report, claim)} for claim in report.epsilons]
 
 
 def stop(report: Statement) -> dict[str, Any] | None:
@@ -51,7 +48,7 @@ def largest(claim: dict[str, Any], field: str) -> str:
     return max((str(entry[field]) for entry in claim["sites"] if entry[field] is not None), key=Decimal, default="–")
 
 
-def _claim(claim: dict[str, Any], n_sites: int, *, unequal: bool) -> dict[str, Any]:
+def _claim(claim: dict[str, Any], n_sites: int, report: Statement) -> dict[str, Any]:
     sites, place = claim["sites"], claim["placement"]
     events = [event for entry in sites for event in entry["events"]]
     worst = max(sites, key=lambda entry: Decimal(entry["epsilon"]))
@@ -60,8 +57,8 @@ def _claim(claim: dict[str, Any], n_sites: int, *, unequal: bool) -> dict[str, A
         **{name: claim[name] for name in ("kind", "placement", "unit", "delta", "accountant")},
         "title": words.PLACEMENTS[place],
         "who": _who(claim, n_sites),
-        "whom": words.FROM_WHOM[place],
-        "against": words.against(claim, unequal=unequal),
+        "whom": words.FROM_WHOM[place] + (words.NOT_HOLDER if report.cut else ""),
+        "against": words.against(claim, unequal=report.unequal, cut=report.cut),
         "suspected": words.SUSPECTED[claim["unit"]],
         "shared": words.SHARED[claim["unit"]],
         "relation": claim["relation"],
@@ -80,7 +77,7 @@ def _claim(claim: dict[str, Any], n_sites: int, *, unequal: bool) -> dict[str, A
         "budget_chart": _budgets(claim),
         "table": _table(claim),
         "lifetime": _lifetime(claim),
-        "hypothetical": _hypothetical(claim, unequal=unequal),
+        "hypothetical": _hypothetical(claim, unequal=report.unequal),
     }
 
 

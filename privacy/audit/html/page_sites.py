@@ -12,6 +12,7 @@ from privacy.audit.testimony import LEFT, STATED, WITNESSED, entries
 KINDS = {
     "query.hello": "roll call",
     "train.masked": "keys for one attempt",
+    "train.stage": "keys for one attempt",
     "query.secagg": "shares, masked update, list of survivors",
     "train.round": "update in the clear",
 }

@@ -65,6 +65,14 @@ _ANSWERS = """\
 <p>Nothing in this report limits what can be learnt about a single person's record from the model or from the updates
 that the sites sent. Treat both as personal data unless you can show otherwise.</p></div>
 {% endif %}
+{% if crossings and crossings.unprotected %}
+<div class="alarm" role="note"><strong>Values of single records left their organisation unprotected.</strong>
+<ul>
+{% for line in crossings.unprotected %}
+<li>{{ line }}</li>
+{% endfor %}
+</ul></div>
+{% endif %}
 <section class="first" aria-labelledby="short"><h2 id="short" class="unseen">In short</h2>
 {% if privacy|length > 1 %}
 <p class="lead">{{ privacy|length }} promises hold side by side. Each has its own ledger, and their numbers are never

@@ -68,6 +68,25 @@ of rounds in which no sum moved it.</p>
 </section>
 {% endif %}
 
+{% if crossings %}
+<section aria-labelledby="crossings"><h2 id="crossings">What the holder of the cut model's piece saw</h2>
+<p>The model was cut: the sites trained its ends, and another organisation held the piece in between. Values computed
+from single records crossed to it in every step. They are personal data; noise on the weights of the ends does not
+protect them.</p>
+{% if crossings.unprotected %}
+<ul class="alert">
+{% for line in crossings.unprotected %}
+<li><b>Without protection.</b> <span class="not">{{ line }}</span></li>
+{% endfor %}
+</ul>
+{% endif %}
+{{ draw(crossings.table, "crossings") }}
+<p class="note">Clip: largest norm of one record's values; the owner adds noise to each of them before they leave.
+Every release is priced as if the record might be any other, and nothing is gained by sampling: the holder knows whose
+values it gets. This comes on top of every ε above, for the holder.</p>
+</section>
+{% endif %}
+
 """
 
 ROUNDS = """\
