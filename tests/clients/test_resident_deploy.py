@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-UNITS = {"collegium-site@.service": "site start", "collegium-server.service": "server start"}
+UNITS = {
+    "collegium-site@.service": "site start",
+    "collegium-server.service": "server start",
+    "collegium-serve@.service": "serve",
+    "collegium-stage@.service": "stage serve",
+}
 
 
 def service(name: str) -> dict[str, list[str]]:
