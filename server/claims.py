@@ -107,7 +107,7 @@ def epsilon_claim(claim: PrivacyClaim, n_sites: int) -> dict[str, Any]:
         "executions_per_attempt": plan.steps_per_attempt,
         "budget_executions": plan.max_executions,
         **({"hypothetical": _hypothetical(claim, n_sites)} if distributed else {}),
-        "sites": [_holder_epsilon(holder, spent) for holder, spent in claim.spent.items()],
+        "sites": [_holder_epsilon(holder, spent, plan.steps_per_attempt) for holder, spent in claim.spent.items()],
     }
 
 
@@ -116,7 +116,7 @@ def is_exact(event: Event) -> bool:
     return isinstance(event, SkellamEvent) or event.arithmetic is Arithmetic.INTEGER_EXACT
 
 
-def _holder_epsilon(holder: str, spent: Spent) -> dict[str, Any]:
+def _holder_epsilon(holder: str, spent: Spent, usual: int) -> dict[str, Any]:
     plan, executions = spent.plan, spent.executions
     return {
         "site": holder,
@@ -126,6 +126,7 @@ def _holder_epsilon(holder: str, spent: Spent) -> dict[str, Any]:
         "epsilon_replace_one": round_up(spent.epsilon(Relation.REPLACE_ONE)),
         "epsilon_rdp": round_up(plan.epsilon(executions, accountant="RDP")),
         "planned_epsilon": round_up(plan.epsilon(plan.max_executions)),
+        **({} if plan.steps_per_attempt == usual else {"executions_per_attempt": plan.steps_per_attempt}),
         "events": [event.to_json() for event in spent.events],
         **({} if spent.lifetime is None else {"lifetime": _lifetime(spent.lifetime)}),
     }

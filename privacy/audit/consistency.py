@@ -11,6 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from privacy.audit import approval, conformance_claim, crossings, division, ledger_chain, scored, signers, testimony
+from privacy.audit.pricing import per_attempt, planned
 from privacy.audit.statement import EPSILON_CLAIMS, Statement
 from privacy.errors import ConfigError
 from privacy.secagg.context import Thresholds
@@ -80,7 +81,7 @@ def of_epsilon(report: Statement, claim: dict[str, Any]) -> list[str]:
     n_train = {site["id"]: site["n_train"] for site in utility["sites"]}
     patients = claim["unit"] == "patient"
     for entry in claim["sites"]:
-        problems += _executions(entry, answered[entry["site"]], each, budget)
+        problems += _executions(entry, answered[entry["site"]], per_attempt(claim, entry), planned(claim, entry))
         problems += _site_epsilon(entry, target)
         records = n_train.get(entry["site"], entry.get("n_train"))
         # Patients are at most as many as their records; records are exactly as many.

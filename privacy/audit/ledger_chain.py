@@ -182,11 +182,12 @@ def contradictions(report: Statement) -> Iterator[str]:
         yield "the ledgers are not sorted by their holders, or two are one"
     paid: Counter[str] = Counter()
     for epsilon in report.epsilons:
-        each = epsilon["executions_per_attempt"]
         for entry in epsilon["sites"]:
             # Ledgers of real sites stay there; what they paid is in their statements.
             if not real or epsilon["placement"] == "central":
-                paid[entry["site"]] += sum(event["count"] for event in entry["events"]) // each
+                paid[entry["site"]] += sum(event["count"] for event in entry["events"]) // pricing.per_attempt(
+                    epsilon, entry
+                )
     if set(holders) != {holder for holder, debits in paid.items() if debits}:
         yield "the ledgers shown are not those of the holders that paid for something"
     for entry in claim["ledgers"]:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from privacy.audit.pricing import events_of
+from privacy.audit.pricing import events_of, per_attempt
 from privacy.audit.statement import Statement
 from privacy.dp.events import Event, merged
 
@@ -50,6 +50,9 @@ def problems(report: Statement, holder: str, paid: Sequence[Payment]) -> Iterato
         if set(merged([one.event for one in mine])) != set(merged(events_of(entry))):
             yield f"{holder} lists other debits than {claim['id']} is computed from"
         yield from _attempts(report.predicate, holder, claim, mine)
+        each = per_attempt(claim, entry)
+        if any(one.event.count != each for one in mine):
+            yield f"{holder} paid for an attempt of other than {each} executions"
     if unclaimed:
         yield f"{holder} paid for {', '.join(sorted(unclaimed))}, about which the report claims nothing"
 
@@ -67,9 +70,6 @@ def _attempts(body: Mapping[str, Any], holder: str, claim: Mapping[str, Any], pa
             yield f"{holder} paid {times} times for {name}"
         if not _known(body, number, attempt):
             yield f"{holder} paid for {name}, of which the report says nothing"
-    each = claim["executions_per_attempt"]
-    if any(one.event.count != each for one in paid):
-        yield f"{holder} paid for an attempt of other than {each} executions"
 
 
 def _known(body: Mapping[str, Any], number: int, attempt: int) -> bool:

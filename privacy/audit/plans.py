@@ -6,7 +6,7 @@ For an auditor, who tests the release path that a run used without being one of 
 from decimal import Decimal
 from typing import Any
 
-from privacy.audit.pricing import events_of
+from privacy.audit.pricing import events_of, per_attempt, planned
 from privacy.dp.events import Arithmetic, GaussianEvent, SkellamEvent
 from privacy.dp.plan import DistributedPlan, PrivacyPlan, RecordPlan, SitePlan, Unit
 from privacy.dp.skellam import DistributedNoise
@@ -34,8 +34,8 @@ def plan_of(claim: dict[str, Any], parameters: int) -> PrivacyPlan:
     events = events_of(entry)
     common: dict[str, Any] = {
         "clip": Decimal(entry["clip"]),
-        "steps_per_attempt": claim["executions_per_attempt"],
-        "max_attempts": claim["budget_executions"] // claim["executions_per_attempt"],
+        "steps_per_attempt": per_attempt(claim, entry),
+        "max_attempts": planned(claim, entry) // per_attempt(claim, entry),
         "target": Decimal(claim["target_epsilon"]),
         "delta": Decimal(claim["delta"]),
     }

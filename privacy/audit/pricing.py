@@ -4,7 +4,7 @@ A claim is rounded up, so it may exceed the price by at most ``SLACK_UP``; it ma
 error. Events that are too weak to price in reasonable time and memory leave the claim unchecked, never held.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
@@ -136,6 +136,18 @@ def _holder(entry: dict[str, Any], claim: dict[str, Any]) -> list[str]:
     return found or _run(entry, events, claim)
 
 
+def per_attempt(claim: Mapping[str, Any], entry: Mapping[str, Any]) -> int:
+    """Returns the executions of one attempt at a holder: the claim's, unless its own training takes other steps."""
+    each: int = entry.get("executions_per_attempt", claim["executions_per_attempt"])
+    return each
+
+
+def planned(claim: Mapping[str, Any], entry: Mapping[str, Any]) -> int:
+    """Returns the executions that a holder's plan has room for: as many attempts as everybody's."""
+    attempts: int = claim["budget_executions"] // claim["executions_per_attempt"]
+    return attempts * per_attempt(claim, entry)
+
+
 def _run(entry: dict[str, Any], events: tuple[Event, ...], claim: dict[str, Any]) -> list[str]:
     delta, by = Decimal(claim["delta"]), claim["accountant"]
     rdp = _price(events, delta, Relation.REPLACE_SPECIAL, "RDP")
@@ -151,7 +163,7 @@ def _run(entry: dict[str, Any], events: tuple[Event, ...], claim: dict[str, Any]
     found += _compare(entry, "epsilon_replace_one", _price(events, delta, Relation.REPLACE_ONE, by))
     if found or len(events) != 1:
         return found
-    whole = (events[0].times(claim["budget_executions"]),)
+    whole = (events[0].times(planned(claim, entry)),)
     _check_strength(entry["site"], whole, delta)
     return [*_compare(entry, "planned_epsilon", _price(whole, delta, Relation.REPLACE_SPECIAL, by))]
 

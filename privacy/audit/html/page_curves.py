@@ -45,7 +45,7 @@ def _course(
     """An attempt that failed may have been paid for or not, so what was spent by the end of a round is an upper end."""
     if len(events) != 1 or len(rounds) < 2:
         return None
-    (event,), each, last = events, claim["executions_per_attempt"], len(rounds)
+    (event,), each, last = events, pricing.per_attempt(claim, worst), len(rounds)
     spent = [min(event.count, each * tried) for tried in accumulate(entry["attempts"] for entry in rounds)]
     cheap = not isinstance(event, GaussianEvent) or event.sampling.type is SamplingType.FULL
     chosen = _between(last, _PARTS if cheap else _FEW_PARTS)

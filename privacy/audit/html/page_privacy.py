@@ -191,9 +191,9 @@ def _multiplier(event: dict[str, Any]) -> str:
 
 def _exhausted(claim: dict[str, Any]) -> Iterator[str]:
     """Says which ledgers have no room for another attempt, as far as the report shows it."""
-    each = claim["executions_per_attempt"]
     for entry in claim["sites"]:
-        left = claim["budget_executions"] - sum(event["count"] for event in entry["events"])
+        each = pricing.per_attempt(claim, entry)
+        left = pricing.planned(claim, entry) - sum(event["count"] for event in entry["events"])
         if left < each:
             yield f"{entry['site']}: the plan of this run, ε ≤ {claim['target_epsilon']}, {_NO_ROOM}."
         if "lifetime" not in entry or not entry["events"]:

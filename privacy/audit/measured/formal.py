@@ -18,9 +18,8 @@ def noise_over_run(claim: dict[str, Any]) -> list[float]:
     Args:
       claim: One of ``Statement.epsilons``.
     """
-    root = math.sqrt(claim["budget_executions"])
-    events = (event for entry in claim["sites"] for event in pricing.events_of(entry))
-    return [_multiplier(event) / root for event in events]
+    listed = ((pricing.planned(claim, entry), event) for entry in claim["sites"] for event in pricing.events_of(entry))
+    return [_multiplier(event) / math.sqrt(count) for count, event in listed]
 
 
 def of_model(epsilons: Sequence[dict[str, Any]], delta: Decimal) -> float | None:

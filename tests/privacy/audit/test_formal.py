@@ -17,7 +17,7 @@ DELTA = Decimal("0.00001")
 
 def claim(*events: Event, unit: str = "record", accountant: str = "PLD") -> dict[str, Any]:
     sites = [{"site": f"site {k}", "events": [event.to_json()]} for k, event in enumerate(events)]
-    return {"unit": unit, "accountant": accountant, "budget_executions": 9, "sites": sites}
+    return {"unit": unit, "accountant": accountant, "executions_per_attempt": 1, "budget_executions": 9, "sites": sites}
 
 
 def test_many_releases_are_one_with_less_noise() -> None:
