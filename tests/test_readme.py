@@ -38,10 +38,10 @@ def shown(text: str) -> list[str]:
     lines = []
     for line in text.rstrip().splitlines():
         cells = line.split()
-        if len(cells) == 9 and cells[1].isdigit():  # a site: private score and its interval
-            cells[6:8] = ["~", "~"]
+        if len(cells) == 10 and cells[1].isdigit():  # a site: private score and its interval
+            cells[7:9] = ["~", "~"]
         elif cells[:1] == ["mean"]:
-            cells[4] = "~"
+            cells[5] = "~"
         lines.append(re.sub(r"in \d+\.\d s", "in ~ s", " ".join(cells)))
     return lines
 
