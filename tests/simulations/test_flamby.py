@@ -49,7 +49,14 @@ def test_the_pooled_model_equals_the_released_one() -> None:
 
 @pytest.mark.parametrize(
     ("strategy", "released"),
-    [("fedprox", 0.6850), ("scaffold", 0.6840), ("fedadam", 0.7256), ("fedyogi", 0.7314), ("fedadagrad", 0.7314)],
+    [
+        ("scaffold", 0.6840),
+        ("fedadam", 0.7256),
+        # Variants of FedAvg and FedAdam, whose rules `tests/strategies` checks by themselves; `make bench` prints all.
+        pytest.param("fedprox", 0.6850, marks=pytest.mark.soak),
+        pytest.param("fedyogi", 0.7314, marks=pytest.mark.soak),
+        pytest.param("fedadagrad", 0.7314, marks=pytest.mark.soak),
+    ],
 )
 def test_the_other_strategies_come_close(strategy: str, released: float) -> None:
     means = [np.mean(scores(job, federate(job, DATA).model)) for job in (job_of(strategy, seed) for seed in SEEDS)]
