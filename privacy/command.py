@@ -169,7 +169,6 @@ def _load(name: str) -> Callable[..., None] | typer.Typer:
     for variable in _QUIET:  # Flower and Ray read these once, when they are imported
         os.environ.setdefault(variable, "0")
     os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # what it has to say of its own, our errors say in a line
     try:
         function: Callable[..., None] | typer.Typer = getattr(importlib.import_module(_LAZY[name][0]), name)
     except ModuleNotFoundError as error:

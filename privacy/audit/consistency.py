@@ -77,6 +77,8 @@ def of_epsilon(report: Statement, claim: dict[str, Any]) -> list[str]:
     each = claim["executions_per_attempt"]
     if budget < each * report.predicate["run"]["rounds"]:
         problems.append(f"a budget of {budget} executions does not reach for {each} a round")
+    if budget % each:
+        problems.append(f"a budget of {budget} executions is no whole number of attempts of {each}")
     utility = report.predicate["utility"] or {"sites": []}
     n_train = {site["id"]: site["n_train"] for site in utility["sites"]}
     patients = claim["unit"] == "patient"

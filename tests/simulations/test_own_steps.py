@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from privacy.audit import envelope
+from privacy.audit import consistency, envelope
 from privacy.audit.payments import Payment, problems
 from privacy.audit.statement import Statement, decode
 from privacy.audit.verify import Verdict, verify
@@ -64,3 +64,11 @@ def test_a_site_that_claims_other_steps_than_it_paid_for_is_found(folder: Path) 
     assert not list(problems(report, "va", paid))
     entry["executions_per_attempt"] = 1 if claim["executions_per_attempt"] == 2 else 4
     assert any("other than" in each for each in problems(report, "va", paid))
+
+
+def test_a_budget_is_a_whole_number_of_attempts(folder: Path) -> None:
+    report = decode(envelope.decode((folder / REPORT_FILE).read_bytes()).payload)
+    (claim,) = report.epsilons
+    assert not consistency.of_epsilon(report, claim)
+    claim |= {"executions_per_attempt": 2, "budget_executions": 2 * claim["budget_executions"] + 1}
+    assert any("whole number of attempts" in each for each in consistency.of_epsilon(report, claim))
