@@ -5,7 +5,8 @@ median over the turns of that turn's own ratio or difference, since load comes a
 
 * what the channel adds to a bare gRPC echo of the same bytes over mutual TLS: to a round trip of one message, and to
   throughput with eight under way. No model: encode, send, check, decode, and the same back. Compute is told apart.
-* a round trip beside a blocking mutual-TLS socket's, and beside torch RPC's in the clear;
+* a round trip beside a blocking mutual-TLS socket's, and beside torch RPC's in the clear; and the bare echo's beside
+  the socket's, which is what nothing over gRPC can better;
 * steps of a split MLP beside the same steps over gloo, in the clear;
 * the same beside one Flower message a batch: an echo of the same bytes, to which the step's compute is added.
 
@@ -77,7 +78,7 @@ class Row:
     Attributes:
       unit: ``ms``: ours less the other's; ``x``: a ratio.
       turns: The figure, turn by turn.
-      ours, other: Milliseconds a message or a step, turn by turn.
+      ours, other: Milliseconds a message or a step, turn by turn; ``ours`` is the bare echo's where ``what`` says so.
       most, least: Bars, or ``None``.
     """
 
@@ -111,9 +112,9 @@ def added(seconds: Seconds, size: int, most: float | None) -> Row:
     return Row("added to a round trip", ECHO, size, "ms", turns, ours, other, most=most)
 
 
-def times(what: str, against: str, size: int, seconds: Seconds, most: float | None = None) -> Row:
-    """Returns how many times as long ours takes."""
-    ours, other = _ms(seconds[OURS]), _ms(seconds[against])
+def times(what: str, against: str, size: int, seconds: Seconds, most: float | None = None, *, of: str = OURS) -> Row:
+    """Returns how many times as long ours takes, or the line called ``of``."""
+    ours, other = _ms(seconds[of]), _ms(seconds[against])
     turns = [mine / theirs for mine, theirs in zip(ours, other, strict=True)]
     return Row(what, against, size, "x", turns, ours, other, most=most)
 
@@ -195,6 +196,7 @@ def _rows(trips: Mapping[int, Seconds], streams: Mapping[int, Seconds]) -> Itera
     for size in (SMALL, LARGE):
         for against, most in ((SOCKET, 2.0), (RPC, 3.0), (ECHO, None)):
             yield times("round trip", against, size, trips[size], most)
+        yield times("the bare echo's round trip", SOCKET, size, trips[size], of=ECHO)
 
 
 def _add(to: Seconds, turn: int, found: Mapping[str, float]) -> None:

@@ -29,6 +29,8 @@ def test_a_figure_is_the_median_of_each_turns_own() -> None:
     assert bench.added(SECONDS, 100_000, 0.5).value == pytest.approx(1.0)
     assert bench.times("", "gRPC echo", 100_000, SECONDS).value == pytest.approx(1.5)
     assert bench.rate("", "gRPC echo", 100_000, SECONDS).value == pytest.approx(1 / 1.5)
+    other = {"TLS socket": [0.001] * 3, **SECONDS}
+    assert bench.times("", "TLS socket", 100_000, other, of="gRPC echo").turns == pytest.approx([2.0, 2.0, 10.0])
 
 
 @pytest.mark.parametrize(
@@ -125,6 +127,7 @@ def test_everything_runs_between_processes_and_the_file_has_every_row(tmp_path: 
     for size in (100_000, 1_000_000):
         assert {("added to a round trip", "gRPC echo", size), ("throughput, 8 under way", "gRPC echo", size)} < rows
         assert {("round trip", against, size) for against in ("gRPC echo", "TLS socket", "torch RPC")} < rows
+        assert ("the bare echo's round trip", "TLS socket", size) in rows
     assert ("steps of a split MLP", "gloo", 102_400) in rows
     assert found["compute_ms"] > 0
 
