@@ -169,7 +169,7 @@ class PausedError(PrivacyError):
     """This site's emergency stop is on."""
 
     def __init__(self) -> None:
-        super().__init__("this site is paused", hint="collegium site resume ends that, at the site.")
+        super().__init__("this site is paused", hint="collegium site pause FOLDER --resume ends that, at the site.")
 
 
 def _by(error: FederationError) -> str:

@@ -276,6 +276,8 @@ def _check_release(release: AnyRelease, owner: str) -> None:
         low <= value <= 1 / low for low, value in ((_LEAST_CLIP, release.clip), (_LEAST_NOISE, release.noise))
     ):
         raise ConfigError(f"a release to {release.to} has a clip or noise that is out of range")
+    elif release.most > _MOST_TIMES:
+        raise ConfigError(f"a release to {release.to} may be asked for at most {_MOST_TIMES} times a record")
 
 
 def _check_devices(plan: ChainPlan) -> None:

@@ -127,5 +127,5 @@ def test_the_base_install_verifies_without_torch_and_flwr() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
-    assert "pip install 'collegium[simulate]'" in done.stderr
+    assert "pip install -c constraints.txt '.[simulate]'" in done.stderr
     assert len(done.stderr.splitlines()) == 2

@@ -77,7 +77,7 @@ def _clients(module: str) -> Any:
     try:
         return importlib.import_module(f"clients.{module}")
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed", hint="pip install 'collegium[site]'") from error
+        raise ConfigError(f"{error.name} is not installed", hint="In the source's folder: pip install -c constraints.txt '.[site]'.") from error
 
 
 @site.command("ledger")

@@ -180,6 +180,14 @@ def test_pieces_that_make_no_chain_are_refused() -> None:
             replace(plan, stages=stages)
 
 
+def test_a_plan_that_no_reader_takes_is_never_written() -> None:
+    most = 10**9
+    plan = chain(*U, releases=(noisy("cloud", "activations", "gradients", most=most),))
+    assert decode_chain_plan(plan.encode()) == plan
+    with pytest.raises(ConfigError, match="at most 1000000000 times"):
+        chain(*U, releases=(noisy("cloud", "activations", "gradients", most=most + 1),))
+
+
 def test_who_holds_what() -> None:
     plan = chain("own-pc", "cloud-gpu", "lab-box", "own-pc")
     assert [stage.device for stage in plan.held] == ["cloud-gpu", "lab-box"]
