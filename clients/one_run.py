@@ -3,7 +3,7 @@
 ``T`` releases with noise ``z`` show as much as one with noise ``z / sqrt(T)``, all units in every batch; so one release
 with that noise stands for a whole run. Canary ``i`` is a unit of its own, and its vector points along coordinate ``i``
 alone. The attacker of the definition knows everybody else's contribution, here nothing, so what is released in that
-coordinate is the canary's score (privacy-audit, 2.2).
+coordinate is the canary's score (docs/privacy-rules.md, 18).
 
 Every canary is 20 times longer than the clip. Where clipping works it counts C; where it is missing, it stands out.
 
