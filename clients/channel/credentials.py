@@ -1,9 +1,10 @@
 """Who is at either end: certificates for TLS, and what TLS does not show to Python.
 
-gRPC shows a listener the dialler's certificate, and a dialler nothing: not even a revoked certificate would be noticed.
-So the listener signs its first frame, together with the dialler's, with the identity key that the charter lists. Only
-that key makes the signature; both site ids, a fresh nonce and the whole opening are under it, so it fits no other
-session, no other opening and nobody else's line.
+Certificates are the keeper's to give, so neither end believes one alone: each signs its first frame with the identity
+key that the charter lists. gRPC shows a listener the dialler's certificate, and that is under the dialler's signature,
+with all that it asks: whoever has another certificate cannot use it. It shows a dialler nothing, not even a revoked
+certificate; the listener signs its own, and the dialler's whole first frame, a fresh nonce among it. So neither
+signature fits another session, another opening or another end's.
 
 Both ends look at every message whether the peer is still in the charter in force and its certificate not revoked.
 """
@@ -16,6 +17,7 @@ from datetime import datetime
 from typing import Self
 
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from privacy.charter.document import Charter, Site
 from privacy.enrolment.certificates import Holder, Role, Usage, check_leaf, read_certificate
@@ -24,7 +26,8 @@ from privacy.keys.signing import SigningKey, verify
 from privacy.store.key_files import read_private
 from privacy.store.site_folder import SiteFolder, revoked_in
 
-_LABEL = b"collegium/channel/v1/opened\x00"
+_ASKED = b"collegium/channel/v1/asked\x00"
+_OPENED = b"collegium/channel/v1/opened\x00"
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,7 @@ class Watch:
 
     Args:
       own: This end.
+      charter: In force here; by its keys the peer was believed.
       peer: Site id.
       leaf: The peer's certificate, untrusted: TLS showed it, or the peer says it under its signature.
       usage: Which end the peer is.
@@ -126,9 +130,8 @@ class Watch:
     Raises: VerificationError: It is not one to talk to now.
     """
 
-    def __init__(self, own: Identity, peer: str, leaf: x509.Certificate, usage: Usage) -> None:
+    def __init__(self, own: Identity, charter: Charter, peer: str, leaf: x509.Certificate, usage: Usage) -> None:
         self._own, self._peer, self._leaf, self._usage = own, peer, leaf, usage
-        charter = own.charter()
         self._identity = own.entry(charter, peer).identity
         self._checked = self._check(charter)
 
@@ -151,6 +154,37 @@ class Watch:
         return charter
 
 
+def sign_asked(own: Identity, leaf: x509.Certificate, asked: bytes) -> bytes:
+    """Signs what a dialler asks; 64 bytes, public.
+
+    Args:
+      own: The dialler.
+      leaf: The certificate that it shows on this very line.
+      asked: An ``Asked``, byte for byte as it will go: charter, both site ids, nonce, session, kind and body are in it.
+    """
+    return own.key.sign(_transcript(_ASKED, own.federation, leaf.fingerprint(SHA256()), asked))
+
+
+def verify_asked(charter: Charter, dialler: Site, leaf: x509.Certificate, signature: bytes, asked: bytes) -> None:
+    """Checks a dialler's signature with the key that the charter lists.
+
+    Args:
+      charter: In force at the listener.
+      dialler: Its entry of whom ``asked`` says that it is from.
+      leaf: The certificate that TLS showed.
+      signature: Untrusted, like what follows.
+      asked: What came, byte for byte.
+
+    Raises: VerificationError: It does not fit: another key, another certificate, or something was changed.
+    """
+    try:
+        verify(dialler.identity, signature, _transcript(_ASKED, charter.federation, leaf.fingerprint(SHA256()), asked))
+    except VerificationError:
+        raise VerificationError(
+            f"whoever dials does not hold the key that version {charter.version} of the charter lists for {dialler.id}"
+        ) from None
+
+
 def sign_opened(own: Identity, charter: Charter, dialler: str, opened: bytes, terms: bytes) -> bytes:
     """Signs a listener's answer; 64 bytes, public.
 
@@ -161,7 +195,7 @@ def sign_opened(own: Identity, charter: Charter, dialler: str, opened: bytes, te
       opened: The dialler's frame, byte for byte as it came: nonce, session, kind and body are in it.
       terms: The answer, byte for byte as it will go.
     """
-    return own.key.sign(_transcript(charter, own.site, dialler, opened, terms))
+    return own.key.sign(_opened(charter, own.site, dialler, opened, terms))
 
 
 def verify_opened(
@@ -169,17 +203,21 @@ def verify_opened(
 ) -> None:
     """Checks a listener's answer with the key that the charter lists. Raises: VerificationError: It does not fit."""
     try:
-        verify(listener.identity, signature, _transcript(charter, listener.id, own.site, opened, terms))
+        verify(listener.identity, signature, _opened(charter, listener.id, own.site, opened, terms))
     except VerificationError:
         raise VerificationError(
             f"whoever answers does not hold the identity key of {listener.id}", hint="Nothing was sent to it."
         ) from None
 
 
-def _transcript(charter: Charter, listener: str, dialler: str, opened: bytes, terms: bytes) -> bytes:
+def _opened(charter: Charter, listener: str, dialler: str, opened: bytes, terms: bytes) -> bytes:
+    ends = bytes.fromhex(charter.digest), listener.encode(), dialler.encode()
+    return _transcript(_OPENED, charter.federation, *ends, opened, terms)
+
+
+def _transcript(label: bytes, federation: str, *parts: bytes) -> bytes:
     """Returns what is signed: a label, and a hash over every part preceded by its length, so no two lists collide."""
-    parts = (charter.federation.encode(), bytes.fromhex(charter.digest), listener.encode(), dialler.encode())
     state = hashlib.sha256()
-    for part in (*parts, opened, terms):
+    for part in (federation.encode(), *parts):
         state.update(len(part).to_bytes(8, "big") + part)
-    return _LABEL + state.digest()
+    return label + state.digest()

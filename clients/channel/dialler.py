@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from clients.channel import openings, transport
-from clients.channel.credentials import Identity, Watch, verify_opened
+from clients.channel.credentials import Credentials, Identity, Watch, sign_asked, verify_opened
 from clients.channel.limits import Limits
 from clients.channel.session import (
     SESSION_BYTES,
@@ -21,6 +21,7 @@ from clients.channel.session import (
     ChannelTimeoutError,
     Opening,
     Session,
+    told,
 )
 from clients.channel.stream import LINGER, Line, StreamSession, after
 from clients.proto import channel_pb2 as wire
@@ -46,11 +47,11 @@ class _Target:
 class _Stream:
     """One gRPC stream, and its channel."""
 
-    def __init__(self, own: Identity, target: _Target, name: str, limits: Limits, first: bytes) -> None:
+    def __init__(self, given: Credentials, target: _Target, name: str, limits: Limits, first: bytes) -> None:
         self.line, self._peer = Line(), target.peer
         self.line.put(first)
         options = transport.dialler_options(limits, name)
-        self._channel = grpc.secure_channel(target.address, transport.dialler_credentials(own.credentials()), options)
+        self._channel = grpc.secure_channel(target.address, transport.dialler_credentials(given), options)
         self._call = transport.opened(self._channel, self._outgoing())
 
     def first(self, deadline: float) -> bytes:
@@ -157,9 +158,9 @@ class Dialler:
         """
         own, stream = self.own, None
         try:
-            charter = own.charter()
+            charter, given = own.charter(), own.credentials()
             entry = own.entry(charter, target.peer)
-            first = openings.write(
+            asked = openings.ask(
                 target.opening,
                 dialler=own.site,
                 listener=target.peer,
@@ -168,16 +169,17 @@ class Dialler:
                 limits=self.limits,
                 received=received,
             )
-            stream = _Stream(own, target, own.holder(charter, target.peer).dns, self.limits, first)
+            first = openings.write(asked, sign_asked(own, read_certificate(given.certificate), asked))
+            stream = _Stream(given, target, own.holder(charter, target.peer).dns, self.limits, first)
             opened = openings.read_answer(stream.first(deadline), target.peer, self.limits)
             verify_opened(own, charter, entry, opened.signature, first, opened.terms)
             terms = openings.read_terms(opened, self.limits)
-            return stream, terms, Watch(own, target.peer, read_certificate(terms.certificate), Usage.SERVER)
+            return stream, terms, Watch(own, charter, target.peer, read_certificate(terms.certificate), Usage.SERVER)
         except BaseException as error:
             if stream is not None:
                 stream.end()
             if isinstance(error, FederationError) and not isinstance(error, ChannelError):
-                raise ChannelError(str(error), retryable=False, hint=error.hint) from error
+                raise ChannelError(str(error), retryable=False, hint=error.hint, told=told(error)) from error
             raise
 
     def _keep(self, target: _Target, held: StreamSession, stream: _Stream | None) -> None:
@@ -205,7 +207,9 @@ class Dialler:
                 if stream is not None:
                     stream.end()
                 if not (isinstance(error, ChannelError) and error.retryable):
-                    held.finish(ChannelClosedError(f"the session was cut and cannot go on: {error}", retryable=False))
+                    words = "the session was cut and cannot go on"
+                    why, said = f"{words}: {error}", f"{words}: {told(error)}"
+                    held.finish(ChannelClosedError(why, retryable=False, told=said))
             else:
                 return stream
             time.sleep(min(pause, max(0.0, until - time.monotonic())))

@@ -22,7 +22,7 @@ _FIELDS = 4  # two numbers, the content, tensors
 _LENGTH = 2  # protobuf's mark of a field that begins with its length
 _TENSORS = bytes((wire.Frame.TENSORS_FIELD_NUMBER << 3 | _LENGTH,))
 
-_Wire = TypeVar("_Wire", wire.Frame, wire.Terms)
+_Wire = TypeVar("_Wire", wire.Frame, wire.Asked, wire.Terms)
 
 
 @dataclass(frozen=True)
@@ -92,25 +92,21 @@ def parse(frame: bytes, frame_bytes: int) -> wire.Frame:
     """Parses a frame and checks nothing but its size. Raises: RemoteProtocolError: It is none."""
     if len(frame) > frame_bytes + HEAD_BYTES:
         raise RemoteProtocolError(f"a frame is larger than {frame_bytes} bytes")
-    return _parsed(wire.Frame(), frame)
+    return parsed(wire.Frame(), frame)
 
 
-def parse_terms(terms: bytes) -> wire.Terms:
-    """Parses what an ``Opened`` carries. Raises: RemoteProtocolError: It is none."""
-    return _parsed(wire.Terms(), terms)
-
-
-def plain(text: str) -> str:
-    """Returns one printable line of at most 300 characters."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * REASON_CHARS]).split())[:REASON_CHARS]
-
-
-def _parsed(empty: _Wire, data: bytes) -> _Wire:
+def parsed(empty: _Wire, data: bytes) -> _Wire:
+    """Parses what a frame is or carries into ``empty``. Raises: RemoteProtocolError: It is none."""
     try:
         empty.ParseFromString(data)
     except DecodeError:
         raise RemoteProtocolError("a frame cannot be read") from None
     return empty
+
+
+def plain(text: str) -> str:
+    """Returns one printable line of at most 300 characters."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * REASON_CHARS]).split())[:REASON_CHARS]
 
 
 def _varint(number: int) -> bytes:

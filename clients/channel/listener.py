@@ -16,9 +16,10 @@ from grpc_health.v1.health_pb2 import HealthCheckResponse
 from clients.channel import frames, transport
 from clients.channel.credentials import Identity
 from clients.channel.limits import Limits
-from clients.channel.reception import FAILED, Reception, Service
+from clients.channel.reception import Reception, Service
+from clients.channel.session import FAILED, told
 from clients.channel.stream import Line, StreamSession, after
-from privacy.errors import ConfigError, FederationError
+from privacy.errors import ConfigError
 from privacy.store.log import Record
 
 OPENING_SECONDS = 10.0
@@ -51,7 +52,7 @@ class Listener:
           own: Who listens.
           services: By kind.
           limits: The most that this end takes.
-          record: Logs a refusal; if it raises, the refusal stands.
+          record: Logs openings and refusals; if it raises, nothing is opened.
 
         Raises: ConfigError, VerificationError: Nobody can listen there, or there is no certificate in force.
         """
@@ -105,12 +106,11 @@ class Listener:
             return
         try:
             answer, session = self._reception.answer(first, transport.leaf(context), line)
-        except FederationError as error:
-            yield frames.closed(1, 0, str(error))
-            return
-        except Exception:  # noqa: BLE001 - gRPC would tell the peer what it says
-            _LOG.exception("an opening failed")
-            yield frames.closed(1, 0, FAILED)
+        except Exception as error:  # noqa: BLE001 - gRPC would tell the peer what it says
+            reason = told(error)
+            if reason == FAILED:
+                _LOG.exception("an opening failed")
+            yield frames.closed(1, 0, reason)
             return
         threading.Thread(target=_read, args=(incoming, session, line), daemon=True, name="channel reader").start()
         yield answer

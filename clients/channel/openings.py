@@ -14,10 +14,10 @@ DIGEST_BYTES = 32
 PURPOSE_CHARS = 100
 
 
-def write(
+def ask(
     opening: Opening, *, dialler: str, listener: str, charter: str, nonce: bytes, limits: Limits, received: int | None
 ) -> bytes:
-    """Returns the dialler's first frame.
+    """Returns what the dialler asks, an ``Asked``: it signs these very bytes.
 
     Args:
       opening: What it asks for.
@@ -28,7 +28,7 @@ def write(
       limits: The most that the dialler takes.
       received: To take up a session that was cut: the last frame that came in. ``None``: a new session.
     """
-    said = wire.Open(
+    return wire.Asked(
         version=VERSION,
         dialler=dialler,
         listener=listener,
@@ -41,17 +41,22 @@ def write(
         limits=limits.written(),
         resume=received is not None,
         received=received or 0,
-    )
-    return wire.Frame(open=said).SerializeToString()
+    ).SerializeToString()
 
 
-def read(frame: bytes, limits: Limits) -> wire.Open:
-    """Reads the dialler's first frame; who sent it is another question.
+def write(asked: bytes, signature: bytes) -> bytes:
+    """Returns the dialler's first frame."""
+    return wire.Frame(open=wire.Open(asked=asked, signature=signature)).SerializeToString()
 
+
+def read(frame: bytes, limits: Limits) -> tuple[wire.Open, wire.Asked]:
+    """Reads the dialler's first frame; nothing in it is believed yet.
+
+    Returns: The opening, and what it asks.
     Raises: RemoteProtocolError: It is none.
     """
     read = frames.parse(frame, limits.frame_bytes)
-    said = read.open
+    said = frames.parsed(wire.Asked(), read.open.asked)
     if read.WhichOneof("content") != "open" or said.version != VERSION:
         raise RemoteProtocolError(f"a stream begins with an opening of version {VERSION}")
     sizes = (len(said.session), len(said.nonce), len(said.charter))
@@ -63,10 +68,10 @@ def read(frame: bytes, limits: Limits) -> wire.Open:
         raise RemoteProtocolError("an opening has a purpose that is not one short line")
     if read.sequence or read.acknowledged or read.tensors or (said.received and not said.resume):
         raise RemoteProtocolError("an opening has more than its parts")
-    return said
+    return read.open, said
 
 
-def asked(said: wire.Open) -> Opening:
+def asked(said: wire.Asked) -> Opening:
     """Returns what an opening asks for."""
     return Opening(said.kind, said.session, said.body, said.purpose)
 
@@ -97,7 +102,7 @@ def read_terms(opened: wire.Opened, limits: Limits) -> wire.Terms:
 
     Raises: RemoteProtocolError: It is none, or more than ``limits``.
     """
-    terms = frames.parse_terms(opened.terms)
+    terms = frames.parsed(wire.Terms(), opened.terms)
     if terms.limits != limits.lesser(terms.limits).written():
         raise RemoteProtocolError("the peer grants itself more than this end takes")
     return terms

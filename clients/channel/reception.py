@@ -1,31 +1,34 @@
 """Who is let in, and which sessions there are: what a listener decides, whatever carries the frames.
 
 In order: the certificate's holder is the site that the opening claims, the charter in force lists it and has not
-revoked it, both ends have the same charter, the service exists, there is room, and the service's own gate agrees.
+revoked it; its identity key has signed the opening, for this certificate; it is meant for this site; both ends have the
+same charter; the service exists, there is room, and the service's own gate agrees. Until the signature is checked, a
+stranger learns no more than that. Who is let in is on record, with the certificate, before the answer leaves.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from clients.channel import frames, openings
-from clients.channel.credentials import Identity, Watch, sign_opened
+from clients.channel.credentials import Identity, Watch, sign_opened, verify_asked
 from clients.channel.limits import Limits
-from clients.channel.session import Opening, Session
+from clients.channel.session import FAILED, ChannelError, Opening, Session, told
 from clients.channel.stream import Line, StreamSession
 from clients.proto import channel_pb2 as wire
 from privacy.charter.document import Charter
 from privacy.enrolment.certificates import Usage, fingerprint, read_certificate
-from privacy.errors import FederationError, RemoteProtocolError, TransportError, VerificationError
+from privacy.errors import FederationError, RemoteProtocolError, VerificationError
 from privacy.store.log import Record
 
+OPENED = "channel-opened"
 REFUSED = "channel-refused"
-FAILED = "an error that is not yours: whoever runs the site finds it in its output"
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,14 +44,31 @@ class Service(Protocol):
           opening: Untrusted.
 
         Returns: The body of the answer.
-        Raises: FederationError: Refused; the message goes to the peer as one plain line, the service logs it.
+        Raises: FederationError: Refused; the peer gets one plain line, as ``told`` makes it, and the service logs it.
         """
 
     def run(self, session: Session) -> None:
         """Holds the conversation, on a thread of its own; when it returns the session is over.
 
-        Raises: FederationError: The session ends, and the message goes to the peer as one plain line.
+        Raises: FederationError: The session ends, and the peer gets one plain line, as ``told`` makes it.
         """
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A dialler that is who it says, and means this site.
+
+    Attributes:
+      said: What it asks.
+      charter: In force at both ends.
+      check: Whether it is still one to talk to; asked at every message.
+      who: The same for the log.
+    """
+
+    said: wire.Asked
+    charter: Charter
+    check: Callable[[], None]
+    who: Mapping[str, str]
 
 
 class Reception:
@@ -58,7 +78,7 @@ class Reception:
       own: Who listens.
       services: By kind.
       limits: The most that this end takes.
-      record: Logs a refusal.
+      record: Logs openings and refusals; if it raises, nothing is opened.
     """
 
     def __init__(
@@ -79,17 +99,18 @@ class Reception:
         Returns: The first frame out, and the session, which is attached to ``line``.
         Raises: FederationError: Refused; on record, by the service if it was the service.
         """
-        said, charter, check = self._known(first, read_certificate(leaf))
-        certificate = read_certificate(self._own.credentials().certificate)
-        session = self._taken_up(said) if said.resume else self._admitted(said)
+        dialler = self._known(first, read_certificate(leaf))
+        said, certificate = dialler.said, read_certificate(self._own.credentials().certificate)
+        session = self._taken_up(dialler) if said.resume else self._admitted(dialler)
         terms = wire.Terms(
             limits=session.limits.written(),
             body=session.opened,
             received=session.received,
             certificate=certificate.public_bytes(Encoding.DER),
         ).SerializeToString()
-        session.attach(line, said.received, check)
-        return openings.write_answer(terms, sign_opened(self._own, charter, said.dialler, first, terms)), session
+        session.attach(line, said.received, dialler.check)
+        signature = sign_opened(self._own, dialler.charter, said.dialler, first, terms)
+        return openings.write_answer(terms, signature), session
 
     @property
     def sessions(self) -> list[StreamSession]:
@@ -97,18 +118,18 @@ class Reception:
         with self._lock:
             return [one for one in self._sessions.values() if one is not None]
 
-    def _known(self, first: bytes, leaf: x509.Certificate) -> tuple[wire.Open, Charter, Callable[[], None]]:
+    def _known(self, first: bytes, leaf: x509.Certificate) -> _Known:
         """Checks that the dialler is who it says, and means this site, under this charter.
 
-        Returns: The opening, the charter, and the check of the dialler that is repeated at every message.
         Raises: FederationError: It is not.
         """
         who = {"certificate": fingerprint(leaf)}
         with self._recorded(who):
-            said = openings.read(first, self._limits)
+            opened, said = openings.read(first, self._limits)
             who |= {"peer": said.dialler, "service": said.kind, "session": said.session.hex()}
             charter = self._own.charter()
-            watch = Watch(self._own, said.dialler, leaf, Usage.CLIENT)
+            watch = Watch(self._own, charter, said.dialler, leaf, Usage.CLIENT)
+            verify_asked(charter, self._own.entry(charter, said.dialler), leaf, opened.signature, opened.asked)
             if said.listener != self._own.site:
                 raise VerificationError(f"this is {self._own.site}, not {said.listener}")
             if said.charter.hex() != charter.digest:
@@ -121,28 +142,32 @@ class Reception:
             with self._recorded(who):
                 watch()
 
-        return said, charter, check
+        return _Known(said, charter, check, who)
 
-    def _taken_up(self, said: wire.Open) -> StreamSession:
-        with self._lock:
-            session = self._sessions.get((said.dialler, said.session))
-        if session is None or session.opening != openings.asked(said):
-            raise RemoteProtocolError("there is no such session here")
+    def _taken_up(self, dialler: _Known) -> StreamSession:
+        said = dialler.said
+        with self._recorded(dialler.who):
+            with self._lock:
+                session = self._sessions.get((said.dialler, said.session))
+            if session is None or session.opening != openings.asked(said):
+                raise RemoteProtocolError("there is no such session here")
+        self._record(Record(OPENED, {**dialler.who, "resumed": True}))
         return session
 
-    def _admitted(self, said: wire.Open) -> StreamSession:
+    def _admitted(self, dialler: _Known) -> StreamSession:
         """Takes a place, asks the service, and starts it. Raises: FederationError: No place, or it refuses."""
+        said = dialler.said
         key, opening, service = (said.dialler, said.session), openings.asked(said), self._services[said.kind]
-        who = {"peer": said.dialler, "service": said.kind, "session": said.session.hex()}
-        with self._recorded(who), self._lock:
+        with self._recorded(dialler.who), self._lock:
             if key in self._sessions:
                 raise RemoteProtocolError("there is such a session already")
             if len(self._sessions) >= self._limits.sessions:
-                raise TransportError(f"{self._own.site} holds {self._limits.sessions} sessions and takes no more now")
+                raise ChannelError(f"{self._own.site} holds {self._limits.sessions} sessions and takes no more now")
             self._sessions[key] = None
         try:
             opened, limits = service.admit(said.dialler, opening), self._limits.lesser(said.limits)
             session = StreamSession(peer=said.dialler, opening=opening, opened=opened, limits=limits)
+            self._record(Record(OPENED, {**dialler.who, "resumed": False}))
         except BaseException:
             self._forget(key)
             raise
@@ -155,11 +180,10 @@ class Reception:
         reason = ""
         try:
             service.run(session)
-        except FederationError as error:
-            reason = str(error)  # if it is the session's own, the peer knows already
-        except Exception:  # noqa: BLE001 - gRPC's and threads' own ways would hide it, or tell the peer
-            _LOG.exception("the service %s failed", session.opening.kind)
-            reason = FAILED
+        except Exception as error:  # noqa: BLE001 - gRPC's and threads' own ways would hide it, or tell the peer
+            reason = told(error)  # if it is the session's own, the peer knows already
+            if reason == FAILED:
+                _LOG.exception("the service %s failed", session.opening.kind)
         finally:
             session.close(reason)
             session.finished(session.limits.resume)  # a peer whose line is cut may still come for the rest

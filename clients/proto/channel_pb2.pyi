@@ -24,6 +24,14 @@ class Frame(_message.Message):
     def __init__(self, sequence: _Optional[int] = ..., acknowledged: _Optional[int] = ..., open: _Optional[_Union[Open, _Mapping]] = ..., opened: _Optional[_Union[Opened, _Mapping]] = ..., data: _Optional[_Union[Data, _Mapping]] = ..., closed: _Optional[_Union[Closed, _Mapping]] = ..., tensors: _Optional[bytes] = ...) -> None: ...
 
 class Open(_message.Message):
+    __slots__ = ("asked", "signature")
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    asked: bytes
+    signature: bytes
+    def __init__(self, asked: _Optional[bytes] = ..., signature: _Optional[bytes] = ...) -> None: ...
+
+class Asked(_message.Message):
     __slots__ = ("version", "dialler", "listener", "charter", "kind", "session", "nonce", "purpose", "body", "limits", "resume", "received")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DIALLER_FIELD_NUMBER: _ClassVar[int]

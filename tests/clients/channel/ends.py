@@ -1,22 +1,29 @@
 """Two sites that talk: sessions in memory or over mutual TLS on loopback, with services that do as a test says."""
 
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from queue import SimpleQueue
 
-from clients.channel import memory
-from clients.channel.credentials import Identity
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from clients.channel import memory, openings
+from clients.channel.credentials import Credentials, Identity, sign_asked
 from clients.channel.dialler import Dialler
 from clients.channel.limits import Limits
 from clients.channel.listener import Listener
 from clients.channel.message import Message
 from clients.channel.reception import Service
 from clients.channel.session import Opening, Session
+from privacy.enrolment.certificates import issue_leaf, new_request, read_certificate
+from privacy.keys.signing import SigningKey
 from privacy.store.log import Record
+from tests import federation as people
 from tests.federation import Federation
 
 QUICK = Limits(frame_bytes=2**20, window=4, sessions=3, steps=1000, idle=5.0, resume=5.0, keepalive=0.5)
@@ -28,6 +35,44 @@ def now() -> datetime:
 
 def identity(federation: Federation, site: str) -> Identity:
     return Identity.of_folder(federation.folders[site], now)
+
+
+def issued(federation: Federation, site: str) -> Credentials:
+    """What the keeper of the root has without anybody's key: a certificate in a site's name for a key of its own."""
+    root_key, root = people._authority()
+    holder, key = federation.folders[site].holder, ec.generate_private_key(ec.SECP256R1())
+    dates = {"start": now() - timedelta(hours=1), "end": now() + timedelta(days=1)}
+    request, serial = new_request(key, holder), secrets.token_bytes(16)
+    leaf = issue_leaf(request, holder, root=root, root_key=root_key, serial=serial, **dates)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Credentials(root.public_bytes(Encoding.PEM), leaf.public_bytes(Encoding.PEM), private)
+
+
+def keeper(federation: Federation, site: str) -> Identity:
+    """The keeper of the root who plays a site, with an identity key that no charter lists."""
+    given, key = issued(federation, site), SigningKey(secrets.token_bytes(32))
+    return replace(identity(federation, site), key=key, credentials=lambda: given)
+
+
+def asked(
+    own: Identity,
+    opening: Opening,
+    *,
+    listener: str = "brno",
+    limits: Limits = QUICK,
+    nonce: bytes = bytes(openings.NONCE_BYTES),
+    received: int | None = None,
+) -> bytes:
+    """What a dialler would sign."""
+    charter = own.charter().digest
+    return openings.ask(
+        opening, dialler=own.site, listener=listener, charter=charter, nonce=nonce, limits=limits, received=received
+    )
+
+
+def signed(own: Identity, asked: bytes) -> bytes:
+    """A first frame that says it, under the signature of ``own`` for its certificate."""
+    return openings.write(asked, sign_asked(own, read_certificate(own.credentials().certificate), asked))
 
 
 @dataclass

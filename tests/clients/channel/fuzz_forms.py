@@ -98,6 +98,18 @@ def _with_limits(field: int) -> Callable[[bytes], Tree]:
 
 TENSORS = Form(read_tensors, write_tensors)
 TERMS = Form(_with_limits(1), write_proto)
+ASKED = Form(_with_limits(10), write_proto)
+_OPEN, _OPENED = ({1: form.loads} for form in (ASKED, TERMS))
 FRAME = Form(
-    lambda data: read_proto(data, {3: _with_limits(10), 4: _plain, 5: _plain, 6: _plain, 7: read_tensors}), write_proto
+    lambda data: read_proto(
+        data,
+        {
+            3: lambda opening: read_proto(opening, _OPEN),
+            4: lambda opened: read_proto(opened, _OPENED),
+            5: _plain,
+            6: _plain,
+            7: read_tensors,
+        },
+    ),
+    write_proto,
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from clients.channel import frames, openings, tensors
+from clients.channel.credentials import Identity
 from clients.channel.limits import HEAD_BYTES, Limits
 from clients.channel.message import Array, Message
 from clients.channel.reception import Reception
@@ -20,8 +21,8 @@ from clients.channel.session import ChannelError, Opening, Session
 from clients.channel.stream import Line, StreamSession
 from clients.proto import channel_pb2 as wire
 from privacy.errors import FederationError, RemoteProtocolError
-from tests.clients.channel.ends import identity
-from tests.clients.channel.fuzz_forms import FRAME, TENSORS, TERMS
+from tests.clients.channel.ends import asked, identity, signed
+from tests.clients.channel.fuzz_forms import ASKED, FRAME, TENSORS, TERMS
 from tests.federation import Federation, federate
 from tests.privacy.secagg.fuzz_engine import Fuzzing
 from tests.privacy.secagg.fuzz_machines import Target
@@ -89,7 +90,7 @@ def decode_frame(data: bytes, _choice: int) -> str:
 
 def parse_terms(data: bytes, _choice: int) -> str:
     try:
-        LIMITS.lesser(frames.parse_terms(data).limits)
+        LIMITS.lesser(frames.parsed(wire.Terms(), data).limits)
     except RemoteProtocolError:
         return "refused"
     return "accepted"
@@ -140,49 +141,57 @@ class Silent:
         session.close()
 
 
+def read_opening(data: bytes, _choice: int) -> str:
+    """A first frame, from whoever holds a certificate."""
+    try:
+        openings.read(data, LIMITS)
+    except RemoteProtocolError:
+        return "refused"
+    return "accepted"
+
+
 class Answering:
-    """A listener without its line: openings of one dialler, whose certificate TLS has seen."""
+    """A listener without its line: what a dialler asks that it knows, whose certificate TLS has seen."""
 
     def __init__(self, federation: Federation) -> None:
-        charter, here, there = federation.charter, identity(federation, "brno"), identity(federation, "alba")
-        given, self._leaf = here.credentials(), there.credentials().certificate
-        own = replace(here, charter=lambda: charter, credentials=lambda: given)  # files are not what is tested
-        self._reception = Reception(own, {"talk": Silent()}, LIMITS, lambda _record: None)
-        self._charter = charter.digest
+        here, self._alba = (_without_files(identity(federation, site)) for site in ("brno", "alba"))
+        self._reception = Reception(here, {"talk": Silent()}, LIMITS, lambda _record: None)
 
-    def opening(self, purpose: str = "", received: int | None = None) -> bytes:
+    def asked(self, purpose: str = "", received: int | None = None) -> bytes:
+        """Returns what the dialler would ask."""
+        return asked(self._alba, Opening("talk", SESSION, b"body", purpose), limits=LIMITS, received=received)
+
+    def opening(self) -> bytes:
         """Returns a good first frame."""
-        return openings.write(
-            Opening("talk", SESSION, b"body", purpose),
-            dialler="alba",
-            listener="brno",
-            charter=self._charter,
-            nonce=bytes(openings.NONCE_BYTES),
-            limits=LIMITS,
-            received=received,
-        )
+        return signed(self._alba, self.asked())
 
     def check(self, data: bytes, _choice: int) -> str:
-        """A first frame opens a session or is refused."""
+        """What a dialler asks, and has signed, opens a session or is refused."""
         try:
-            _, session = self._reception.answer(data, self._leaf, Line())
+            _, session = self._reception.answer(signed(self._alba, data), self._alba.credentials().certificate, Line())
         except FederationError:
             return "refused"
         session.finish()
         return "accepted"
 
 
+def _without_files(own: Identity) -> Identity:
+    charter, given = own.charter(), own.credentials()
+    return replace(own, charter=lambda: charter, credentials=lambda: given)
+
+
 def targets(federation: Federation) -> list[Target]:
     """Returns all of them; no line is needed, and what carries the frames is gRPC's business."""
     packed = (_packed(ARRAYS), *(_packed({name: array}) for name, array in ARRAYS.items()))
     answering = Answering(federation)
-    first = (answering.opening(), answering.opening("training"), answering.opening(received=0))
+    asking = (answering.asked(), answering.asked("training"), answering.asked(received=0))
     return [
         Target("tensors decode", packed, decode_tensors, TENSORS),
         Target("frame decode", (*FRAMES, OPENED), decode_frame, FRAME),
         Target("terms", (TERMS_SENT,), parse_terms, TERMS),
         Target("session", (*FRAMES, OPENED), session_takes, FRAME),
-        Target("listener", first, answering.check, FRAME),
+        Target("opening", (answering.opening(),), read_opening, FRAME),
+        Target("listener", asking, answering.check, ASKED),
     ]
 
 

@@ -103,7 +103,7 @@ def opening(**changes: object) -> bytes:
         "body": b"",
         "limits": LIMITS.written(),
     }
-    return wire.Frame(open=wire.Open(**(parts | changes))).SerializeToString()  # type: ignore[arg-type]
+    return openings.write(wire.Asked(**(parts | changes)).SerializeToString(), b"signature")  # type: ignore[arg-type]
 
 
 WRONG: dict[str, dict[str, object]] = {
@@ -131,13 +131,18 @@ def test_an_opening_with_a_wrong_part_is_refused(what: str) -> None:
 def test_an_opening_comes_back_as_it_was_written() -> None:
     asked = Opening("stage", SESSION, b"body", "training")
     parts = {"dialler": "alba", "listener": "brno", "charter": "ab" * 32, "nonce": bytes(32)}
-    said = openings.read(openings.write(asked, **parts, limits=LIMITS, received=None), LIMITS)  # type: ignore[arg-type]
-    assert openings.asked(said) == asked
-    assert not said.resume
-    said = openings.read(openings.write(asked, **parts, limits=LIMITS, received=0), LIMITS)  # type: ignore[arg-type]
-    assert said.resume
+    for received in (None, 0):
+        written = openings.ask(asked, **parts, limits=LIMITS, received=received)  # type: ignore[arg-type]
+        opened, said = openings.read(openings.write(written, b"signature"), LIMITS)
+        assert (opened.asked, opened.signature) == (written, b"signature")
+        assert openings.asked(said) == asked
+        assert said.resume == (received is not None)
+
+
+@pytest.mark.parametrize("first", [frames.acknowledgement(1), frames.closed(1, 0, ""), openings.write(b"\xff", b"")])
+def test_what_is_no_opening_is_refused(first: bytes) -> None:
     with pytest.raises(RemoteProtocolError):
-        openings.read(frames.acknowledgement(1), LIMITS)
+        openings.read(first, LIMITS)
 
 
 def test_an_answer_is_a_signature_or_a_refusal() -> None:

@@ -13,14 +13,14 @@ import grpc
 import numpy as np
 import pytest
 
-from clients.channel import openings, tensors, transport
+from clients.channel import tensors, transport
 from clients.channel.dialler import Dialler
 from clients.channel.flow import Flow
 from clients.channel.limits import Limits
 from clients.channel.message import Message
 from clients.channel.session import Opening
 from privacy.store.log import Record
-from tests.clients.channel.ends import Echo, identity, listening
+from tests.clients.channel.ends import Echo, asked, identity, listening, signed
 from tests.clients.channel.fuzz_forms import FRAME
 from tests.clients.channel.fuzz_targets import BOUND, FRAMES, LIMITS, targets
 from tests.federation import Federation
@@ -70,7 +70,7 @@ def test_two_hundred_thousand_frames(capsys: pytest.CaptureFixture[str]) -> None
     assert done.returncode == 0, (done.stdout + done.stderr)[-20_000:]
     with capsys.disabled():
         print(done.stdout, flush=True)  # noqa: T201 - what the run found
-    assert f"{FRAMES_IN_ALL:,} messages to 5 of 5 targets" in done.stdout
+    assert f"{FRAMES_IN_ALL:,} messages to 6 of 6 targets" in done.stdout
     most, grown = (int(number) for number in re.findall(r"^(\d+) bytes, (\d+) KiB$", done.stdout, re.MULTILINE)[0])
     assert most <= BOUND
     assert grown <= GROWTH
@@ -127,25 +127,20 @@ def streamed(federation: Federation, port: int, frames: list[bytes]) -> None:
 
 @pytest.mark.parametrize("count", [60, pytest.param(5_000, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
 def test_a_listener_outlives_all_of_them(federation: Federation, count: int) -> None:
-    records: list[Record] = []
+    records, alba = list[Record](), identity(federation, "alba")
     limits = Limits(frame_bytes=LIMITS.frame_bytes, window=4, sessions=1024, resume=1.0, idle=5.0)
     with listening(federation, "brno", {"talk": Echo()}, records, limits) as listener:
         for number in range(count):
             random = source(number, b"stream")
-            first = openings.write(
-                Opening("talk", secrets.token_bytes(16)),
-                dialler="alba",
-                listener="brno",
-                charter=federation.charter.digest,
-                nonce=secrets.token_bytes(32),
-                limits=limits,
-                received=None,
-            )
+            opening = Opening("talk", secrets.token_bytes(16))
+            first = signed(alba, asked(alba, opening, limits=limits, nonce=secrets.token_bytes(32)))
             changed = mutate(random.choice([first, *FRAMES]), FRAMES, random, FRAME)
             streamed(federation, listener.port, [changed] if number % 4 == 0 else [first, changed])
-        dialler = Dialler(identity(federation, "alba"), limits=limits)
+        dialler = Dialler(alba, limits=limits)
         session = dialler.open(f"127.0.0.1:{listener.port}", "brno", kind="talk")
         session.send(Message("x", tensors={"x": np.arange(3)}))
         assert session.receive(5).tensors["x"].tolist() == [0, 1, 2]
         dialler.close()
-    assert all(record.content["reason"].isprintable() for record in records)
+    refused = [record.content["reason"] for record in records if record.kind == "channel-refused"]
+    assert refused
+    assert all(reason.isprintable() for reason in refused)

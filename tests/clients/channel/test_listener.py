@@ -23,7 +23,7 @@ from clients.channel.session import (
 )
 from privacy.errors import ConfigError
 from privacy.store.log import Record
-from tests.clients.channel.ends import QUICK, Echo, Handed, identity, listening, until
+from tests.clients.channel.ends import QUICK, Echo, Handed, asked, identity, listening, signed, until
 from tests.federation import Federation
 
 
@@ -63,7 +63,8 @@ def test_a_session_more_than_there_is_room_for_is_refused(federation: Federation
         held = [dialler.open(f"127.0.0.1:{listener.port}", "brno", kind="talk") for _ in range(QUICK.sessions)]
         with pytest.raises(RemoteRefusalError, match="brno holds 3 sessions and takes no more now"):
             dialler.open(f"127.0.0.1:{listener.port}", "brno", kind="talk")
-        assert [record.content["peer"] for record in records] == ["alba"]
+        assert [record.kind for record in records] == ["channel-opened"] * QUICK.sessions + ["channel-refused"]
+        assert {record.content["peer"] for record in records} == {"alba"}
         held[0].close()
         until(lambda: len(listener._reception.sessions) < QUICK.sessions)
         dialler.open(f"127.0.0.1:{listener.port}", "brno", kind="talk")
@@ -154,19 +155,11 @@ def test_what_is_no_opening_is_refused_and_logged(federation: Federation) -> Non
 
 
 def test_an_opening_that_is_meant_for_another_site_is_refused(federation: Federation) -> None:
-    records: list[Record] = []
-    first = openings.write(
-        Opening("echo", bytes(16)),
-        dialler="alba",
-        listener="cork",
-        charter=federation.charter.digest,
-        nonce=bytes(32),
-        limits=QUICK,
-        received=None,
-    )
+    records, alba = list[Record](), identity(federation, "alba")
+    first = signed(alba, asked(alba, Opening("echo", bytes(16)), listener="cork"))
     with (
         listening(federation, "brno", {"echo": Echo()}, records) as listener,
-        raw(identity(federation, "alba"), listener.port) as channel,
+        raw(alba, listener.port) as channel,
     ):
         (answer,) = transport.opened(channel, iter([first]))
     with pytest.raises(RemoteRefusalError, match="this is brno, not cork"):

@@ -12,20 +12,36 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from clients.channel import transport
+from clients.channel import frames, transport
 from clients.channel.credentials import Credentials, Identity
-from clients.channel.dialler import Dialler
+from clients.channel.dialler import Dialler, _Target
 from clients.channel.listener import Listener
 from clients.channel.message import Message
-from clients.channel.session import ChannelClosedError, ChannelError, RemoteRefusalError, Session
+from clients.channel.session import (
+    FAILED,
+    ChannelClosedError,
+    ChannelError,
+    Opening,
+    RemoteRefusalError,
+    Session,
+    told,
+)
 from privacy.charter.document import Charter
-from privacy.enrolment.certificates import new_root, read_certificate
-from privacy.errors import ConfigError, PrivacyError, VerificationError
+from privacy.enrolment.certificates import fingerprint, new_root, read_certificate
+from privacy.errors import (
+    ConfigError,
+    PrivacyError,
+    QuorumError,
+    RemoteProtocolError,
+    TransportError,
+    VerificationError,
+)
 from privacy.store import site_keys
 from privacy.store.log import Record
 from tests import federation as people
-from tests.clients.channel.ends import QUICK, Handed, identity, now, until
+from tests.clients.channel.ends import QUICK, Handed, asked, identity, issued, keeper, now, signed, until
 from tests.federation import NAME, Federation
+from tests.integration.real import free_port
 
 STRANGER = "whoever answers has no certificate of this federation for brno"
 
@@ -139,6 +155,66 @@ def test_a_listener_without_its_identity_key_is_refused(federation: Federation, 
         site.is_refused(alba, "whoever answers does not hold the identity key of brno")
 
 
+def test_a_dialler_without_its_identity_key_is_refused(federation: Federation, alba: Identity) -> None:
+    thief = replace(alba, key=identity(federation, "cork").key)
+    for own in (thief, keeper(federation, "alba")):
+        with serving(identity(federation, "brno")) as site:
+            site.refuses(own, "whoever dials does not hold the key that version 1 of the charter lists for alba")
+            certificate = read_certificate(own.credentials().certificate)
+            assert [record.content["certificate"] for record in site.records] == [fingerprint(certificate)]
+
+
+def test_the_keeper_cannot_pass_on_an_opening_that_it_was_sent(
+    federation: Federation, alba: Identity, brno: Site
+) -> None:
+    first = signed(alba, asked(alba, Opening("talk", bytes(16))))
+    for credentials, line in ((issued(federation, "alba"), "does not hold the key"), (alba.credentials(), "")):
+        options = transport.dialler_options(QUICK, federation.folders["brno"].holder.dns)
+        given, address = transport.dialler_credentials(credentials), f"127.0.0.1:{brno.listener.port}"
+        with grpc.secure_channel(address, given, options) as channel:
+            call = transport.opened(channel, iter([first]))
+            answer = frames.parse(next(call), QUICK.frame_bytes)
+            call.cancel()
+        assert line in answer.closed.reason
+        assert bool(answer.opened.signature) == (not line)
+    assert [record.kind for record in brno.records] == ["channel-refused", "channel-opened"]
+
+
+def test_the_keeper_takes_up_no_session(federation: Federation, alba: Identity, brno: Site) -> None:
+    a = brno.dial(alba)
+    b = brno.service.sessions.get(timeout=5)
+    target = _Target(f"127.0.0.1:{brno.listener.port}", "brno", a.opening)
+    with pytest.raises(RemoteRefusalError, match="does not hold the key"):
+        Dialler(keeper(federation, "alba"), limits=QUICK)._dial(target, 5.0, 0)
+    b.send(Message("still"))
+    assert a.receive(5).kind == "still"
+
+
+def test_whoever_is_let_in_is_on_record_with_the_certificate(alba: Identity, brno: Site) -> None:
+    a = brno.dial(alba)
+    leaf = fingerprint(read_certificate(alba.credentials().certificate))
+    who = {"certificate": leaf, "peer": "alba", "service": "talk", "session": a.id.hex()}
+    assert brno.records == [Record("channel-opened", {**who, "resumed": False})]
+    target = _Target(f"127.0.0.1:{brno.listener.port}", "brno", a.opening)
+    stream, *_ = Dialler(alba, limits=QUICK)._dial(target, 5.0, 0)
+    stream.end()
+    assert brno.records[1] == Record("channel-opened", {**who, "resumed": True})  # the first one may come back as well
+
+
+def test_what_cannot_be_put_on_record_is_not_opened(federation: Federation, alba: Identity) -> None:
+    def full(_: Record) -> None:
+        raise ConfigError("/secret/path: the disk is full")
+
+    service = Handed()
+    with Listener(
+        "127.0.0.1:0", identity(federation, "brno"), {"talk": service}, limits=QUICK, record=full
+    ) as listener:
+        with pytest.raises(RemoteRefusalError, match=f"^brno refused: {FAILED}$"):
+            Site(listener).dial(alba)
+        assert not listener._reception._sessions
+    assert service.sessions.empty()
+
+
 def test_a_peer_that_is_not_in_the_charter_is_not_dialled(alba: Identity, brno: Site) -> None:
     brno.is_refused(alba, "dole is not in version 1 of the charter", peer="dole")
 
@@ -197,27 +273,75 @@ def test_a_services_own_refusal_reaches_the_peer(alba: Identity, brno: Site) -> 
     assert not brno.listener._reception._sessions
 
 
-def test_what_breaks_inside_stays_inside(alba: Identity, brno: Site, caplog: pytest.LogCaptureFixture) -> None:
-    brno.service.refusal = KeyError("secret path")
-    with pytest.raises(RemoteRefusalError, match="an error that is not yours"):
+@pytest.mark.parametrize("broken", [KeyError("/secret/path"), ConfigError("/secret/path is not there")])
+def test_what_breaks_inside_stays_inside(
+    alba: Identity, brno: Site, broken: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    brno.service.refusal = broken
+    with pytest.raises(RemoteRefusalError, match=f"^brno refused: {FAILED}$"):
         brno.dial(alba)
-    assert "secret path" in caplog.text
+    assert "/secret/path" in caplog.text
+
+
+def test_decisions_are_told_and_nothing_of_the_machine() -> None:
+    assert "/" not in FAILED
+    decisions = PrivacyError("no"), RemoteProtocolError("no"), VerificationError("no"), ChannelError("no")
+    assert {told(error) for error in decisions} == {"no"}
+    others = ConfigError("no"), QuorumError("no"), TransportError("no"), OSError("no")
+    assert {told(error) for error in others} == {FAILED}
+
+
+def test_what_breaks_at_one_end_is_not_told_to_a_third(alba: Identity, brno: Site) -> None:
+    """What a holder in the middle of a chain would hand on to its owner."""
+    address = f"127.0.0.1:{free_port()}"
+    with pytest.raises(ChannelError, match=r"does not answer: .*127") as caught:
+        Dialler(alba, limits=QUICK).open(address, "brno", kind="talk")
+    assert told(caught.value) == "brno does not answer"
+
+    def missing() -> Charter:
+        raise ConfigError("/secret/path is not there")
+
+    with pytest.raises(ChannelError, match="/secret/path") as caught:
+        brno.dial(replace(alba, charter=missing))
+    assert told(caught.value) == FAILED
+
+
+def test_a_charter_that_cannot_be_read_in_mid_stream_is_not_told(federation: Federation, alba: Identity) -> None:
+    charters = [federation.charter]
+
+    def charter() -> Charter:
+        if not charters:
+            raise ConfigError("/secret/path cannot be read")
+        return charters[0]
+
+    with serving(replace(identity(federation, "brno"), charter=charter)) as site:
+        a = site.dial(alba)
+        b = site.service.sessions.get(timeout=5)
+        charters.clear()
+        with pytest.raises(ChannelClosedError, match="/secret/path") as caught:
+            b.send(Message("x"))
+        assert told(caught.value) == FAILED
+        with pytest.raises(RemoteRefusalError, match=f"^brno refused: {FAILED}$"):
+            a.receive(5)
 
 
 def test_a_service_that_breaks_down_says_no_more(
     federation: Federation, alba: Identity, caplog: pytest.LogCaptureFixture
 ) -> None:
+    errors = {"bug": KeyError("/bug"), "file": ConfigError("/file"), "refusal": PrivacyError("plain words")}
+
     class Broken(Handed):
         def run(self, session: Session) -> None:
-            raise KeyError("secret path") if session.receive().kind == "bug" else PrivacyError("plain words")
+            raise errors[session.receive().kind]
 
     with Listener("127.0.0.1:0", identity(federation, "brno"), {"talk": Broken()}, record=print) as listener:
-        for kind, line in (("bug", "an error that is not yours"), ("refusal", "plain words")):
+        for kind, line in (("bug", FAILED), ("file", FAILED), ("refusal", "plain words")):
             session = Site(listener).dial(alba)
             session.send(Message(kind))
             with pytest.raises(RemoteRefusalError, match=line):
                 session.receive(5)
-    assert "secret path" in caplog.text
+    assert "/bug" in caplog.text
+    assert "/file" in caplog.text
 
 
 @pytest.mark.parametrize("where", ["alba", "brno"])
@@ -238,7 +362,8 @@ def test_whoever_is_revoked_in_mid_stream_is_refused_at_the_next_message(copy: F
             mine.send(Message("x"))
         with pytest.raises(RemoteRefusalError, match="was revoked"):
             other.receive(5)
-        assert [record.kind for record in site.records] == (["channel-refused"] if where == "brno" else [])
+        refused = ["channel-refused"] if where == "brno" else []
+        assert [record.kind for record in site.records] == ["channel-opened", *refused]
 
 
 CHANGES: dict[str, Callable[[Charter], Charter]] = {
