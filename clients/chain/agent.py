@@ -9,6 +9,7 @@ the held piece stands still.
 Symbols: ``p`` parameters of front and tail.
 """
 
+import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from clients.chain.home import Own
 from clients.chain.in_process import in_process
 from clients.chain.released import Releaser
 from clients.chain.stage import Learning, Stage
-from clients.channel.session import ChannelError
+from clients.channel.session import ChannelError, told
 from clients.records import Records
 from clients.training import GradientSource, Steps, noisy_mean, set_gradients, train
 from privacy.dp.noise import Entropy, poisson_mask
@@ -38,6 +39,7 @@ from strategies.release import UnsafeRelease
 from strategies.task import ModelSpec, SiteId, Training
 from strategies.tracing import Trace, trace
 
+_LOG = logging.getLogger(__name__)
 _FEW_RECORDS = 2  # of an example; a trace does not depend on how many
 
 
@@ -128,8 +130,9 @@ class ChainAgent:
                 source = self._plain(driver) if self.plan is None else self._private(driver, self.plan, work.entropy)
                 return train(ends, start, Steps(self.training, (work.round_number - 1) * steps, steps), source)
         except ChannelError as error:
+            _LOG.warning("the chain of %s broke: %s", self.site, error)
             raise RemoteProtocolError(
-                f"the chain of {self.site} broke: {str(error)[:200]}", site_id=self.site, phase="train"
+                f"the chain of {self.site} broke: {told(error)[:200]}", site_id=self.site, phase="train"
             ) from error
 
     def rehearsed(self, records: Records, plan: RecordPlan | None) -> "ChainAgent":

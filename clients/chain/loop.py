@@ -18,7 +18,7 @@ from clients.chain.links import (
     Received,
 )
 from clients.chain.stage import Stage
-from clients.channel.session import ChannelClosedError, Session
+from clients.channel.session import ChannelClosedError, Session, told
 from privacy.errors import FederationError, RemoteProtocolError
 
 
@@ -57,8 +57,8 @@ class StageLoop:
           stage: The piece; its parameters are what the chain leaves behind.
           labels: Whether it is the last piece and is trained with labels from home (`ChainPlan.labels_leave`).
           bounds: What it lets the chain ask of it.
-          finished: Keeps what was trained; called once all steps are taken, and before home hears of it. What it
-            raises, home is told.
+          finished: Keeps what was trained; called once all steps are taken, and before home hears of it. Of what it
+            raises, home is ``told``.
         """
         self.steps = 0
         self._stage, self._labels, self._bounds, self._finished = stage, labels, bounds, finished
@@ -87,7 +87,7 @@ class StageLoop:
             _await_close(upstream, self._bounds.deadline)
         except FederationError as error:
             for session in (upstream, onward):
-                session.close(str(error)[:200])
+                session.close(told(error)[:200])
             raise
         finally:
             inbox.stop()

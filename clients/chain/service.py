@@ -18,7 +18,7 @@ from clients.chain.loop import Bounds, StageLoop
 from clients.chain.opening import Dial
 from clients.chain.request import End, StageRequest, read_request
 from clients.chain.stage import Learning, Stage
-from clients.channel.session import ChannelTimeoutError, Opening, Session
+from clients.channel.session import ChannelTimeoutError, Opening, Session, told
 from privacy.errors import ConfigError, FederationError, PrivacyError, RemoteProtocolError, VerificationError
 from privacy.policy.channel_requests import HoldFacts
 from privacy.store.log import Record
@@ -227,8 +227,8 @@ class StageService:
                 finished=lambda: self._keep(work),
             ).run(session, onward)
         except FederationError as error:
-            why = str(error)
-            self.record(Record("chain-ended", {"peer": work.peer, "plan": work.allowed.plan.digest, "reason": why}))
+            why, plan = told(error), work.allowed.plan.digest
+            self.record(Record("chain-ended", {"peer": work.peer, "plan": plan, "reason": str(error)}))
         finally:
             self._over(work)
             session.close(why)

@@ -13,13 +13,22 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from clients.channel.message import Message
-from privacy.errors import TransportError
+from privacy.errors import PrivacyError, ProtocolError, TransportError, VerificationError
 
 SESSION_BYTES = 16
+FAILED = "the site failed; its own log says why"
 
 
 class ChannelError(TransportError):
-    """The channel could not do what was asked."""
+    """The channel could not do what was asked.
+
+    Attributes:
+      told: What another organisation may hear of it: the message, unless that speaks of this site's machine or network.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = True, hint: str = "", told: str = "") -> None:
+        super().__init__(message, retryable=retryable, hint=hint)
+        self.told = told or message
 
 
 class ChannelTimeoutError(ChannelError):
@@ -40,6 +49,21 @@ class RemoteRefusalError(ChannelError):
     def __init__(self, peer: str, reason: str) -> None:
         super().__init__(f"{peer} refused: {reason}", retryable=False)
         self.reason = reason
+
+
+def told(error: Exception) -> str:
+    """Returns what a peer may hear of an error: a decision or a broken rule as it is, of everything else the fact.
+
+    Errors of files, settings and data hold paths and values that are nobody else's business; whoever gets ``FAILED``
+    here has to see to it that the error itself is in the site's own log or output.
+    """
+    match error:
+        case ChannelError():
+            return error.told
+        case PrivacyError() | ProtocolError() | VerificationError():
+            return str(error)
+        case _:
+            return FAILED
 
 
 @dataclass(frozen=True)

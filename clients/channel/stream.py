@@ -21,6 +21,7 @@ from clients.channel.session import (
     ChannelTimeoutError,
     Opening,
     RemoteRefusalError,
+    told,
 )
 from privacy.errors import FederationError, RemoteProtocolError
 
@@ -193,7 +194,8 @@ class StreamSession:
             self._check()
         except FederationError as error:
             with self._changed:
-                self._end(ChannelClosedError(str(error), retryable=False, hint=error.hint), str(error))
+                reason = told(error)
+                self._end(ChannelClosedError(str(error), retryable=False, hint=error.hint, told=reason), reason)
                 self._inbox.clear()
                 self._refuse_if_over()
 

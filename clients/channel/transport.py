@@ -110,6 +110,7 @@ def unanswered(error: grpc.RpcError, peer: str) -> ChannelError:
     return ChannelError(
         f"{peer} does not answer: {details}",
         retryable=error.code() not in _FATAL,
+        told=f"{peer} does not answer",  # the rest has addresses
         hint="Does its service run there, and is this site's certificate in force and under the same root?",
     )
 

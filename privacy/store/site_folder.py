@@ -143,7 +143,7 @@ class SiteFolder:
             raise ConfigError(f"{self.path} lacks a version of the charter", hint=_JOIN)
         chain = _adopted(*(self.read(found[number], limit=MAX_FILE_BYTES) for number in sorted(found)))
         if chain[-1].charter.federation != self.holder.federation:
-            raise VerificationError(f"{self.path}: the charters are not those of {self.holder.federation}")
+            raise VerificationError(f"the pinned charters are not those of {self.holder.federation}")
         return chain
 
     @property

@@ -25,7 +25,7 @@ from clients.chain.serve_command import allowed
 from clients.chain.service import StageService
 from clients.chain.stage import Learning, Stage
 from clients.channel.memory import pair
-from clients.channel.session import Opening, RemoteRefusalError, Session
+from clients.channel.session import Opening, RemoteRefusalError, Session, told
 from privacy.errors import FederationError
 from privacy.policy.channel_requests import HoldFacts
 from privacy.store.log import Record
@@ -163,7 +163,7 @@ class Holders:
             try:
                 opened = service.admit(peer, opening)
             except FederationError as error:
-                raise RemoteRefusalError(stage.organisation, str(error)) from error
+                raise RemoteRefusalError(stage.organisation, told(error)) from error
             near, far = pair(peer, stage.organisation, opening, opened=opened)
             self.sessions += [near, far]
             self.threads.append(threading.Thread(target=service.run, args=(far,), daemon=True))

@@ -147,15 +147,16 @@ def test_a_rehearsal_shows_made_up_records_to_nobody_else() -> None:
     assert isinstance(site.agent, ChainAgent)
 
 
-def test_a_chain_that_breaks_is_one_plain_refusal() -> None:
+def test_a_chain_that_breaks_is_one_plain_refusal(caplog: pytest.LogCaptureFixture) -> None:
     @contextmanager
     def broken(*_: object) -> Iterator[ChainDriver]:
-        raise ChannelClosedError("hub is gone")
+        raise ChannelClosedError("hub is gone: 10.0.0.1:443", told="hub is gone")
         yield
 
     site = site_of(cut(), ALBA, records(), cast("OpenChain", broken))
-    with pytest.raises(RemoteProtocolError, match="the chain of alba broke: hub is gone"):
+    with pytest.raises(RemoteProtocolError, match=r"the chain of alba broke: hub is gone$"):
         contribute(site, {"model": site.part.shared_of(site.initial)}, round_number=1)
+    assert "10.0.0.1:443" in caplog.text
 
 
 def test_what_an_agent_of_a_chain_does_not_do_is_refused() -> None:

@@ -16,8 +16,8 @@ from clients.chain.opening import open_chain
 from clients.chain.released import Releaser
 from clients.chain.request import End, StageRequest
 from clients.channel.memory import pair
-from clients.channel.session import Opening, RemoteRefusalError
-from privacy.errors import PrivacyError, RemoteProtocolError, TransportError
+from clients.channel.session import FAILED, Opening, RemoteRefusalError
+from privacy.errors import ConfigError, PrivacyError, RemoteProtocolError, TransportError
 from privacy.store.log import Record
 from strategies.chain_plan import ChainPlan
 from strategies.secure_sum import FRACTION_BITS
@@ -231,8 +231,25 @@ def test_a_held_piece_of_another_plan_is_refused(tmp_path: Path) -> None:
     other = {"other": np.zeros(3, np.float32)}
     Held.of_folder(tmp_path / "brno" / "of-alba" / "spring" / "brno", other).finish(1, Copy(1, 1, "alba", other))
     plan = plan_of(places=("alba", "brno", "alba"))
-    with pytest.raises(RemoteRefusalError, match="of another piece"):
-        Holders(tmp_path).dial_of("alba")(plan.held[0], request(plan, run="spring", round=2), "training")
+    holders = Holders(tmp_path)
+    with pytest.raises(RemoteRefusalError, match=FAILED):
+        holders.dial_of("alba")(plan.held[0], request(plan, run="spring", round=2), "training")
+    (refused,) = holders.records["brno"]
+    assert "of another piece" in refused.content["reason"]
+
+
+def test_a_disk_that_fails_is_no_business_of_the_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise ConfigError("/secret/path cannot be written: the disk is full")
+
+    holders, plan = Holders(tmp_path), plan_of()
+    monkeypatch.setattr(Held, "finish", full)
+    with pytest.raises(TransportError, match=FAILED) as caught:
+        interrupted(holders, plan, lambda: None)
+    assert "/" not in str(caught.value)
+    holders.ended()
+    assert "/secret/path" in holders.records["brno"][0].content["reason"]
+    assert "/" not in holders.records["cork"][0].content["reason"]
 
 
 def test_one_owner_has_so_many_pieces_kept_and_no_more(holders: Holders, monkeypatch: pytest.MonkeyPatch) -> None:
