@@ -26,6 +26,7 @@ from clients.channel.session import (
     Session,
     told,
 )
+from clients.channel.stream import Line
 from privacy.charter.document import Charter
 from privacy.enrolment.certificates import fingerprint, new_root, read_certificate
 from privacy.errors import (
@@ -405,6 +406,26 @@ def test_a_certificate_that_ends_in_mid_stream_ends_the_session(federation: Fede
         times.append(min(leaf.not_valid_after_utc, federation.charter.not_after) + timedelta(seconds=1))
         with pytest.raises(ChannelClosedError, match=r"not in force"):
             b.receive(5)
+
+
+def test_a_certificate_that_ends_before_the_charter_ends_the_session(federation: Federation, alba: Identity) -> None:
+    end = read_certificate(alba.credentials().certificate).not_valid_after_utc
+    longer, times = replace(federation.charter, not_after=end + timedelta(days=9)), [now()]
+    with serving(replace(identity(federation, "brno"), now=lambda: times[-1], charter=lambda: longer)) as site:
+        a = site.dial(alba)
+        b = site.service.sessions.get(timeout=5)
+        a.send(Message("x"))
+        times.append(end + timedelta(seconds=1))
+        with pytest.raises(ChannelClosedError, match="certificate"):
+            b.receive(5)
+
+
+def test_an_opening_that_was_meant_for_another_is_refused(alba: Identity, brno: Site) -> None:
+    first = signed(alba, asked(alba, Opening("talk", bytes(16)), listener="cork"))
+    with pytest.raises(VerificationError, match="this is brno, not cork"):
+        brno.listener._reception.answer(first, alba.credentials().certificate, Line())
+    assert [record.kind for record in brno.records] == ["channel-refused"]
+    assert not brno.service.openings
 
 
 def test_a_servers_folder_has_no_identity_on_the_channel(federation: Federation) -> None:
