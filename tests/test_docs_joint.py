@@ -88,7 +88,7 @@ def test_the_chain_of_the_page_is_the_scenarios() -> None:
 
 def test_the_refusals_of_the_page_are_what_the_code_says() -> None:
     rows = re.findall(r"^\| `([^`]+)` \|", PAGE.partition("## When it refuses")[2], flags=re.MULTILINE)
-    assert len(rows) == 6
+    assert len(rows) == 10
     parts = [part.rpartition("): ")[2].strip() for row in rows for part in row.split("…")]
     code = sources()
     assert [part for part in parts if len(part) > 1 and part not in code] == []

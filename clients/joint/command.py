@@ -18,6 +18,7 @@ from clients.joint.serving import services_of
 from clients.joint.terms import Queries
 from clients.records import encode_inputs, read_table
 from clients.resident import stop_on_signals
+from privacy.command_line import seconds
 from privacy.errors import ConfigError
 from privacy.store.answers import ANSWERS_FILE
 from privacy.store.database import kept_open
@@ -70,9 +71,14 @@ def predict(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
         Path | None, typer.Option(help="Of a chain: plan.json of `collegium plan --inference`.", show_default=False)
     ] = None,
     run: Annotated[
-        str, typer.Option(help="Of a chain: the run that trained its pieces.", show_default="untrained")
+        str,
+        typer.Option(
+            help="Of a chain: the run that trained its pieces. Of an ensemble: the run that left the model which all "
+            "agents serve.",
+            show_default="untrained pieces; home models",
+        ),
     ] = "",
-    deadline: Annotated[float, typer.Option(min=0.1, help="Seconds.")] = 10.0,
+    deadline: Annotated[float, typer.Option(min=0.1, callback=seconds, help="Seconds.")] = 10.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Ask for the classes of rows: the site's own model, all agents' models together, or a chain of stages.
@@ -82,8 +88,10 @@ def predict(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     """
     if mode not in get_args(Mode):
         raise ConfigError(f"{mode!r} is no way to be answered", hint=f"Choose one of: {', '.join(get_args(Mode))}.")
-    if (plan is not None or run) and mode != "chain":
-        raise ConfigError("--plan and --run have no effect without --mode chain")
+    if plan is not None and mode != "chain":
+        raise ConfigError("--plan has no effect without --mode chain")
+    if run and mode == "local":
+        raise ConfigError("--run has no effect in mode local", hint="The process answers with the model it serves.")
     opened = SiteFolder(folder)
     asked, chain = _rows(opened, _study(opened), csv, rows), None if plan is None else parse_chain_plan(read_file(plan))
     with Client(opened, now=_now) as client:

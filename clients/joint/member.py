@@ -1,8 +1,9 @@
 """One agent's side of an ensemble answer: it checks everything that the asker says, then runs FSA1's client machine.
 
 In order: the form of the question; the context, which must be the one that the agent would have written itself; the
-gate (charter, floor, policy, how often this asker asked), on record; only then the model sees the queries. What leaves
-is what the machine sends: keys, sealed shares, one masked vector, a signature, shares of secrets.
+gate (charter, floor, policy, how often this asker asked), on record; without noise, the set, which must be the one that
+was fixed; only then the model sees the queries. What leaves is what the machine sends: keys, sealed shares, one masked
+vector, a signature, shares of secrets.
 """
 
 from collections.abc import Callable
@@ -41,7 +42,8 @@ class Member:
       score: Own model; what it returns is secret.
       n_inputs: Width of a query.
       allow: Asks the gate about a batch of that many queries, and counts it; raises to refuse.
-      pay: Writes down what a batch of that many queries costs, before a masked vector leaves; raises if it cannot.
+      pay: Writes down what a batch of that many queries takes, a price or the one set of agents, before a masked vector
+        leaves; raises if it cannot.
     """
 
     site: str
@@ -83,7 +85,8 @@ class Member:
             raise RemoteProtocolError("a question begins with START")
         theirs = RoundContext.decode(start.context)
         own = terms.context(queries, theirs.round, theirs.durations)
-        refuse_unless(theirs == own, "the asker proposes another sum than the charter and these queries give")
+        why = f"the asker proposes another sum than the charter gives for these queries and the model {terms.model}"
+        refuse_unless(theirs == own, why)
 
     def _input(self, terms: Terms, queries: Queries) -> LocalInput:
         units = terms.units(self.score(queries), self.site, self.entropy)

@@ -35,6 +35,7 @@ HOME = "home"
 HOME_FILE = "home.safetensors"
 SEED = 42  # of the initial values, as `collegium simulate` has it unless told otherwise
 _LARGEST = 2**32
+_RUN = "run"
 
 
 @dataclass
@@ -43,9 +44,13 @@ class OwnModel:
 
     Attributes:
       name: What it is, for people.
+      source: What it is to those who ask: ``home``, or ``run:NAME``.
+      asset: Whose records it was made of.
     """
 
     name: str
+    source: str
+    asset: str
     spec: ModelSpec
     n_inputs: int
     parameters: Vector = field(repr=False)
@@ -81,7 +86,7 @@ def open_model(folder: SiteFolder, study: Study, wanted: str) -> OwnModel:
     if wanted == HOME:
         return _home(folder, study)
     kind, _, name = wanted.partition(":")
-    if kind != "run" or not name:
+    if kind != _RUN or not name:
         raise ConfigError(f"{wanted!r} is no model", hint="Choose home, or run:NAME for a run that was closed here.")
     return _of_run(folder, study, name)
 
@@ -99,7 +104,7 @@ def _home(folder: SiteFolder, study: Study) -> OwnModel:
         parameters = train_alone(study.task, spec, loaded.train, site=site, seed=SEED)
         data = safetensors.numpy.save({"parameters": parameters, "made_from": made_from})
         RunFolder(folder.path).write(HOME_FILE, data)
-    return OwnModel(f"home ({len(loaded.train)} records)", spec, study.task.n_inputs, parameters)
+    return OwnModel(f"home ({len(loaded.train)} records)", HOME, asset.name, spec, study.task.n_inputs, parameters)
 
 
 def only_asset(folder: SiteFolder) -> AssetSettings:
@@ -134,17 +139,23 @@ def _kept(folder: SiteFolder, made_from: npt.NDArray[np.uint8]) -> Vector | None
 
 
 def _of_run(folder: SiteFolder, study: Study, name: str) -> OwnModel:
-    job, piece = left_by_run(folder, study, name)
+    job, asset, piece = left_by_run(folder, study, name)
     if job.chain is not None:
         raise ConfigError(
             f"run {name} left only the ends of its model here: the rest is at {job.chain.holder}",
             hint=f"Ask in mode chain: collegium predict --mode chain --run {name}.",
         )
-    return OwnModel(f"run {name}", job.spec_of(SiteId(folder.holder.id)), study.task.n_inputs, piece)
+    spec = job.spec_of(SiteId(folder.holder.id))
+    return OwnModel(f"run {name}", of_run(name), asset, spec, study.task.n_inputs, piece)
 
 
-def left_by_run(folder: SiteFolder, study: Study, name: str) -> tuple[Job, Vector]:
-    """Returns a closed run's job, and the parameters that the site works with since, in the layout of its part.
+def of_run(name: str) -> str:
+    """Returns what `open_model` calls that which the run of this name left at the sites."""
+    return f"{_RUN}:{name}"
+
+
+def left_by_run(folder: SiteFolder, study: Study, name: str) -> tuple[Job, str, Vector]:
+    """Returns a closed run's job, its asset, and the parameters that the site works with since, laid out as its part.
 
     Raises: ConfigError: No such run was closed here. VerificationError: It was of another study.
     """
@@ -156,7 +167,9 @@ def left_by_run(folder: SiteFolder, study: Study, name: str) -> tuple[Job, Vecto
     path = store.path / "model.f32"
     if not store.closed or not path.is_file():
         raise ConfigError(f"no run {name} was closed at {site}", hint=f"Those that were are in {store.path.parent}.")
-    job = resolve_invited(study, open_invitation(store.invitation, folder.charter.server.identity))
+    invitation = open_invitation(store.invitation, folder.charter.server.identity)
+    job = resolve_invited(study, invitation)
     part, private = job.part_of(site), store.path / PRIVATE_FILE
     held = np.frombuffer(read_file(path, limit=_LARGEST), dtype="<f4")
-    return job, part.piece_of(held, job.initial_of(site), read_private(private, part) if private.is_file() else None)
+    kept = read_private(private, part) if private.is_file() else None
+    return job, invitation.asset, part.piece_of(held, job.initial_of(site), kept)

@@ -4,12 +4,12 @@ Every batch meets the site as it is at that moment: charter, policy, settings, l
 and is on the site's log before anything leaves.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 
 from clients.channel.message import Message
-from clients.channel.session import ChannelError, Opening, Session
+from clients.channel.session import ChannelError, Opening, Session, told
 from clients.channel_gate import ChannelGate
 from clients.joint.member import Member
 from clients.joint.model import OwnModel
@@ -24,6 +24,7 @@ from privacy.store.budgets import Debit
 from privacy.store.ledger import Ledger
 from privacy.store.log import Record
 from strategies.study import Study
+from strategies.task import SiteId
 
 LOCAL = "local"
 ENSEMBLE = "ensemble"
@@ -36,12 +37,16 @@ class Desk:
 
     Attributes:
       site: Own id.
+      model: What answers here: ``home``, or ``run:NAME``.
+      asset: Whose records that model was made of.
       charter: In force at that moment.
       record: Puts an entry on the site's log, durably.
       note_ledger: Puts the ledger's head on the log, before what it paid for leaves.
     """
 
     site: str
+    model: str
+    asset: str
     study: Study
     charter: Callable[[], Charter]
     gate: ChannelGate
@@ -52,7 +57,7 @@ class Desk:
 
     def terms(self, asker: str, purpose: str) -> Terms:
         """Returns the terms for an asker. Raises: PrivacyError: There are none, or this site is no agent of them."""
-        terms = Terms.of(self.charter(), self.study, asker=asker, purpose=purpose)
+        terms = Terms.of(self.charter(), self.study, model=self.model, asker=asker, purpose=purpose)
         if self.site not in terms.agents:
             raise PrivacyError(f"{self.site} is no agent of this charter")
         return terms
@@ -64,7 +69,6 @@ class Desk:
 
     def allow(self, terms: Terms, n_queries: int) -> None:
         """Lets an agent take part in a sum, or refuses. Raises: FederationError: Refused."""
-        self.answers.fix(terms.charter, terms.agents)
         today, ever = self._count(terms.asker, n_queries)
         facts = AskFacts(
             terms.asker, ENSEMBLE, terms.purpose, n_queries, today, ever, terms.agents, terms.thresholds.n_c
@@ -74,11 +78,17 @@ class Desk:
                 **{**vars(facts), "noise": terms.noise.multiplier, "epsilon_after": self._after(terms, n_queries)}
             )
         self.gate.ask(facts)
+        if terms.noise is None:
+            self.answers.check_set(self.asset, self._members(terms))
 
     def pay(self, terms: Terms, attempt: effects.Debit, n_queries: int) -> None:
-        """Debits a batch, durably; nothing to do without noise. Raises: FederationError: Nothing may leave."""
+        """Writes down what a batch takes, durably: noise is debited, a sum without noise fixes the one set of agents.
+
+        Raises: FederationError: Nothing may leave.
+        """
         event = terms.event(n_queries)
         if event is None:
+            self.answers.fix_set(self.asset, self._members(terms))
             return
         run = f"answers to {terms.asker} {terms.charter[:12]}"
         limit = self._budget().room(Decimal(0), event)
@@ -92,6 +102,16 @@ class Desk:
     def refused(self, asker: str, mode: str, error: FederationError) -> None:
         """Puts on record that a question got no answer, whoever was the reason."""
         self.record(Record("unanswered", {"asker": asker, "mode": mode, "reason": str(error)}))
+
+    def _members(self, terms: Terms) -> Mapping[str, str]:
+        """Returns by agent what a charter or a study could change about it alone: its weight, its part of the model."""
+        parts = {agent: self.study.division.part_of(SiteId(agent)) for agent in terms.agents}
+        return {
+            agent: f"weight {terms.weights[agent]}"
+            + (f", width {part.width}" if part.width != 1 else "")
+            + (f", depth {part.depth}" if part.depth else "")
+            for agent, part in parts.items()
+        }
 
     def _count(self, asker: str, n_queries: int) -> tuple[int, int]:
         return self.answers.count(asker, self.gate.clock().date(), n_queries)
@@ -169,7 +189,7 @@ class LocalService:
 
 
 def _converse(desk: Desk, session: Session, mode: str, answer: Callable[[Message], None]) -> None:
-    """Answers until the session is over; a refusal ends it, with its one plain line."""
+    """Answers until the session is over; an error ends it, with the one plain line that the asker may hear."""
     while True:
         try:
             message = session.receive()
@@ -179,5 +199,5 @@ def _converse(desk: Desk, session: Session, mode: str, answer: Callable[[Message
             answer(message)
         except FederationError as error:
             desk.refused(session.peer, mode, error)
-            session.close(str(error))
+            session.close(told(error))
             return

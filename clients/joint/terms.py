@@ -2,13 +2,18 @@
 
 The asker's process is FSA1's coordinator, and nobody trusts it: an agent takes part only in the one context that it
 would have written itself (`Terms.context`). A contribution is the agent's score vector of every query, on a grid of
-``g`` units, times its public gate weight.
+units, times its public gate weight.
 
-Symbols: ``n`` queries, ``k`` classes, ``w`` largest gate weight, ``g`` units that a score of 1 stands for.
+Symbols: ``n`` queries, ``k`` classes, ``w_i`` gate weight of agent i, ``w`` the largest, ``g`` units that stand for a
+score of 1 of the heaviest agent, ``s`` a score vector, ``a = floor(g s w_i / w)`` what of it is added up.
+
+It is rounded once, after the weight: a sum of ``w_i floor(g s_i)`` would tell one agent's scores modulo what divides
+all the other weights.
 
 Sensitivity, where the charter asks for noise. The unit is one agent's score vector of one query, replaced by any other.
-Entries are whole, not negative and sum to at most ``g`` before the weight, so two of them are at most ``sqrt(2) g w``
-apart in 2-norm: exactly, rounding included, since the inner product of such vectors is not negative.
+Entries of ``a`` are whole and not negative, and sum to at most ``g w_i / w <= g``: checked once they are rounded, and
+before noise. For two of them ``|a| <= g``, ``|b| <= g`` (a 2-norm is at most the 1-norm) and ``a b >= 0``, so
+``|a - b|^2 = |a|^2 + |b|^2 - 2 a b <= 2 g^2``: at most ``sqrt(2) g`` apart at any weight, exactly.
 """
 
 import hashlib
@@ -64,6 +69,8 @@ class Terms:
       agents: The fixed set S, sorted; without noise nothing but the sum over all of them is ever opened.
       weights: Gate weight by agent, whole numbers from 1.
       classes: k.
+      model: What every agent answers with: ``home``, or ``run:NAME``. Of a sum of both, whoever has the run's model
+        could work out what the others said at home.
       noise: ``None``: none.
       asker: Whose process coordinates; counts as a colluder where it is an agent itself.
     """
@@ -75,19 +82,20 @@ class Terms:
     agents: tuple[str, ...]
     weights: Mapping[str, int]
     classes: int
+    model: str
     asker: str
     purpose: str
     noise: AnswerNoise | None
 
     @classmethod
-    def of(cls, charter: Charter, study: Study, *, asker: str, purpose: str) -> "Terms":
+    def of(cls, charter: Charter, study: Study, *, model: str, asker: str, purpose: str) -> "Terms":
         """Reads the terms off the charter in force. Raises: PrivacyError: It allows no joint inference."""
         allowed = charter.inference
         if allowed is None:
             raise PrivacyError("the charter allows no joint inference", hint="Amend it: docs/how-to-joint.md.")
         return cls(
             charter.federation, charter.digest, study.digest, Roster(charter.version, keys_of(charter)),
-            allowed.agents, allowed.weights, classes_of(study), asker, purpose, allowed.noise,
+            allowed.agents, allowed.weights, classes_of(study), model, asker, purpose, allowed.noise,
         )  # fmt: skip
 
     @cached_property
@@ -98,7 +106,8 @@ class Terms:
     @property
     def job(self) -> bytes:
         """What was agreed, but for the queries."""
-        return digest("job/answers", bytes.fromhex(self.charter), bytes.fromhex(self.study), self.asker.encode())
+        named = self.asker.encode(), self.model.encode()
+        return digest("job/answers", bytes.fromhex(self.charter), bytes.fromhex(self.study), *named)
 
     @cached_property
     def thresholds(self) -> Thresholds:
@@ -112,15 +121,14 @@ class Terms:
         if self.noise is None:
             return None
         floors = self.thresholds
-        clip = _ROOT_TWO * max(self.weights.values())
-        return DistributedNoise(clip, self.noise.multiplier, floors.min_survivors - floors.n_c, self.classes)
+        return DistributedNoise(_ROOT_TWO, self.noise.multiplier, floors.min_survivors - floors.n_c, self.classes)
 
     @cached_property
     def grid(self) -> int:
         """g: with noise, as fine as an exact sampler's shares allow."""
         if self.shares is None:
             return 1 << FRACTION_BITS
-        return math.isqrt(self.shares.l2**2 // 2) // max(self.weights.values())
+        return math.isqrt(self.shares.l2**2 // 2)
 
     def event(self, n_queries: int) -> SkellamEvent | None:
         """Returns what a batch costs every agent in it; ``None`` without noise."""
@@ -135,10 +143,7 @@ class Terms:
 
     def region(self, n_queries: int, queries: bytes) -> tuple[Region, bytes]:
         """Returns the one region of a batch and its digest; ``queries`` is their `queries_digest`."""
-        heaviest = max(self.weights.values())
-        bound = heaviest * self.grid
-        if self.shares is not None:
-            bound = self.shares.bound(len(self.agents), bits=BITS)
+        bound = self.grid if self.shares is None else self.shares.bound(len(self.agents), bits=BITS)
         region = Region(self.agents, (Block(n_queries * self.classes, bound),))
         return region, region_digest(0, region.length, self.agents, queries)
 
@@ -185,19 +190,23 @@ class Terms:
         """
         if scores.ndim != 2 or scores.shape[1] != self.classes or not np.isfinite(scores).all():
             raise SensitivityError(f"a score vector has {self.classes} finite entries")
-        units = np.floor(scores * self.grid).astype(np.int64)
-        if units.min() < 0 or units.sum(axis=1).max() > self.grid:
+        whole = self.grid * self.weights[site]
+        units = np.floor(scores * (whole / self._heaviest)).astype(np.int64)
+        if units.min() < 0 or units.sum(axis=1).max() > whole // self._heaviest:
             raise SensitivityError("a score vector is not negative and sums to one")
-        weighted = units.reshape(-1) * np.int64(self.weights[site])
         if self.shares is None:
-            return weighted
+            return units.reshape(-1)
         # As many shares as the signed context lets into the sum, less those of colluders; fresh for every batch.
-        return weighted + skellam_exact(self.shares.share_variance(), weighted.size, entropy)
+        return units.reshape(-1) + skellam_exact(self.shares.share_variance(), units.size, entropy)
 
     def mean(self, total: npt.NDArray[np.int64], survivors: tuple[str, ...]) -> Scores:
         """Returns the weighted mean score vectors that an opened sum, shape ``(n * k,)``, stands for."""
-        weight = sum(self.weights[site] for site in survivors)
+        weight = sum(self.weights[site] for site in survivors) / self._heaviest
         return total.reshape(-1, self.classes).astype(np.float64) / (self.grid * weight)
+
+    @property
+    def _heaviest(self) -> int:
+        return max(self.weights.values())
 
 
 def classes_of(study: Study) -> int:

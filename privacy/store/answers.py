@@ -1,11 +1,15 @@
 """What a site remembers of the questions it was asked: the one set of agents, and how many rows each asker sent.
 
-Both must survive a restart. A second set of agents beside the first, for the same query or one close to it, tells the
-scores of whoever is in one of them only; and a limit of questions a day that begins anew with every restart is none.
+Both must survive a restart, and the set a new charter and a new study too. Without noise a second set of agents beside
+the first, for the same query or one close to it, tells the scores of whoever is in one of them only; the same set at
+other weights is a second equation about the same scores; and an agent that has to answer with a part of the model too
+small to say much shows in the difference what it said before. A limit of questions a day that begins anew with every
+restart is none.
 """
 
 import json
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Mapping
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
@@ -14,7 +18,6 @@ from typing import ClassVar
 from privacy.charter.document import Charter
 from privacy.dp.filters import Filter, FilterKind
 from privacy.errors import ConfigError, LocalProtocolError, PrivacyError
-from privacy.secagg.encoding import in_order
 from privacy.store.budgets import Asset
 from privacy.store.database import Database
 
@@ -36,29 +39,30 @@ class Answers:
             raise ConfigError(f"{path} cannot be made: {error.strerror or error}") from error
         self._database = _File.create(path)
 
-    def fix(self, charter: str, agents: Sequence[str]) -> None:
-        """Fixes the set of agents for a charter, for ever; the same again changes nothing. Durable.
+    def check_set(self, asset: str, members: Mapping[str, str]) -> None:
+        """Refuses a sum without noise over any set but the fixed one; nothing is fixed by asking.
 
         Args:
-          charter: Its digest, hex.
-          agents: Site ids, sorted.
+          asset: What the own model was made of, as the charter calls it: other terms or another study for the same
+            records are no other data.
+          members: By site id of every agent in the sum, its weight and its part of the model; words of one spelling.
+            Public.
 
-        Raises:
-          PrivacyError: Another set was fixed.
-          LocalProtocolError: They are not sorted.
-          ConfigError: The file cannot be written.
+        Raises: PrivacyError: Another set was fixed. ConfigError: The file cannot be read.
         """
-        if not in_order(agents):
-            raise LocalProtocolError("a set of agents is named in the order of ids")
-        text = json.dumps(list(agents))
+        with self._database.reading() as connection:
+            _refuse_another(connection, asset, members)
+
+    def fix_set(self, asset: str, members: Mapping[str, str]) -> None:
+        """Fixes the set for an asset, for ever, durably; call it before anything goes into a sum without noise.
+
+        The same again changes nothing. Arguments as for `check_set`.
+
+        Raises: PrivacyError: Another was fixed, and stays. ConfigError: The file cannot be written.
+        """
         with self._database.writing() as connection:
-            connection.execute("INSERT OR IGNORE INTO fixed_sets VALUES (?, ?)", (charter, text))
-            (fixed,) = connection.execute("SELECT agents FROM fixed_sets WHERE charter = ?", (charter,)).fetchone()
-        if fixed != text:
-            raise PrivacyError(
-                f"under this charter {', '.join(json.loads(fixed))} answer together, and no others",
-                hint="A sum over other agents beside theirs would tell one agent's answer; it takes a new charter.",
-            )
+            connection.execute("INSERT OR IGNORE INTO fixed_sets VALUES (?, ?)", (asset, _spelt(members)))
+            _refuse_another(connection, asset, members)
 
     def count(self, asker: str, day: date, n: int) -> tuple[int, int]:
         """Counts rows of an asker, durably; call it before they are answered, whether they will be or not.
@@ -84,6 +88,22 @@ class Answers:
         return int(today), int(ever)
 
 
+def _spelt(members: Mapping[str, str]) -> str:
+    return json.dumps(dict(members), sort_keys=True)
+
+
+def _refuse_another(connection: sqlite3.Connection, asset: str, members: Mapping[str, str]) -> None:
+    found = connection.execute("SELECT members FROM fixed_sets WHERE asset = ?", (asset,)).fetchone()
+    if found is None or found[0] == _spelt(members):
+        return
+    fixed = ", ".join(f"{agent} ({words})" for agent, words in json.loads(found[0]).items())
+    raise PrivacyError(
+        f"without noise only these answer together about {asset}, whatever charter and study say: {fixed}; "
+        "anything else needs noise, the charter's [inference.noise]",
+        hint="Two sums over different agents, or at different weights, would tell what single agents said.",
+    )
+
+
 def answers_asset(charter: Charter) -> Asset | None:
     """Returns what a site's ledger keeps for its answers, over all askers; ``None`` where no noise is asked for.
 
@@ -98,7 +118,7 @@ def answers_asset(charter: Charter) -> Asset | None:
 
 class _File(Database):
     tables: ClassVar[tuple[str, ...]] = (
-        "CREATE TABLE fixed_sets (charter TEXT PRIMARY KEY, agents TEXT NOT NULL) STRICT, WITHOUT ROWID",
+        "CREATE TABLE fixed_sets (asset TEXT PRIMARY KEY, members TEXT NOT NULL) STRICT, WITHOUT ROWID",
         """CREATE TABLE questions (
       asker TEXT NOT NULL, day TEXT NOT NULL, n INTEGER NOT NULL CHECK (n > 0), PRIMARY KEY (asker, day)
     ) STRICT, WITHOUT ROWID""",

@@ -20,6 +20,7 @@ from clients.channel.session import Opening, Session
 from clients.channel_gate import ChannelGate
 from clients.joint.hub import Hub
 from clients.joint.member import Member
+from clients.joint.model import HOME
 from clients.joint.service import ENSEMBLE, Desk, EnsembleService
 from clients.joint.terms import Queries, Scores, Terms
 from privacy.secagg.suite import RealSuite
@@ -28,7 +29,7 @@ from privacy.store.answers import ANSWERS_FILE, Answers
 from privacy.store.log import Record, ledger_head
 from privacy.store.run_folder import LEDGER_FILE
 from strategies.study import read_study
-from tests.federation import SITES, Federation, federate, study_of
+from tests.federation import ASSET, SITES, Federation, federate, study_of
 
 PURPOSE = "triage"
 INPUTS = 3
@@ -127,6 +128,7 @@ class Scene:
     Attributes:
       taps: By agent, its end of the session that was opened last.
       silent: Agents that send so many messages and then none.
+      served: Agents that answer with something else than their home models.
       numbers: Fresh ones for batches.
     """
 
@@ -134,13 +136,18 @@ class Scene:
     model: Callable[[str], Callable[[Queries], Scores]] = linear
     taps: dict[str, Tapped] = field(default_factory=dict)
     silent: dict[str, int] = field(default_factory=dict)
+    served: dict[str, str] = field(default_factory=dict)
     services: dict[str, EnsembleService] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def terms(self, asker: str) -> Terms:
+    def terms(self, asker: str, model: str = HOME) -> Terms:
         """What everybody computes."""
-        study = read_study(study_of(text=STUDY), where="study.toml")
-        return Terms.of(self.federation.charter, study, asker=asker, purpose=PURPOSE)
+        return Terms.of(self.federation.charter, self.federation.study, model=model, asker=asker, purpose=PURPOSE)
+
+    def amend(self, **changes: Any) -> None:
+        """Has other terms of joint answers adopted, and all processes started anew."""
+        self.federation.amend(inference=inference(**changes))
+        self.services.clear()
 
     def service(self, site: str) -> EnsembleService:
         """What a site's process answers with; one for all sessions."""
@@ -161,6 +168,8 @@ class Scene:
 
         desk = Desk(
             site,
+            self.served.get(site, HOME),
+            ASSET,
             read_study(folder.study, where="study.toml"),
             lambda: folder.charter,
             ChannelGate.of_folder(folder, lambda: datetime.now(UTC)),
@@ -185,7 +194,8 @@ class Scene:
 
     def open(self, asker: str, *sites: str) -> Mapping[str, Session]:
         """Opens a session to each agent, or to some."""
-        return {site: self._open(asker, site) for site in sites or AGENTS}
+        self.taps.clear()
+        return {site: self._open(asker, site) for site in sites or self.terms(asker).agents}
 
     def _open(self, asker: str, site: str) -> Session:
         opening = Opening(ENSEMBLE, secrets.token_bytes(16), purpose=PURPOSE)
@@ -200,9 +210,16 @@ class Scene:
         """The asker's side, with a session to everybody."""
         return Hub(self.terms(asker), self.open(asker), RealSuite())
 
+    def opened(self, mean: Scores) -> Scores:
+        """The sum that was opened, on the grid, of a mean over all agents."""
+        terms = self.terms(AGENTS[0])
+        total: Scores = np.rint(mean * terms.grid * sum(terms.weights.values()) / max(terms.weights.values()))
+        return total
+
     def plain_sum(self, x: Queries, *sites: str) -> Scores:
         """The sum on the grid, by plain arithmetic: what must come out, to the unit."""
         terms = self.terms(AGENTS[0])
-        parts = [np.floor(self.model(site)(x) * terms.grid) * terms.weights[site] for site in sites or AGENTS]
+        shares = {site: weight / max(terms.weights.values()) for site, weight in terms.weights.items()}
+        parts = [np.floor(self.model(site)(x) * (terms.grid * shares[site])) for site in sites or AGENTS]
         total: Scores = sum(parts[1:], start=parts[0])
         return total

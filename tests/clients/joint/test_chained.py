@@ -1,5 +1,7 @@
 """`predict --mode chain`: a site's rows through a holder's piece, over gRPC, released and paid for or not at all."""
 
+import shutil
+import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,6 +15,7 @@ import pytest
 import torch
 
 from clients.assets import load
+from clients.chain import released
 from clients.chain.held import HELD_FOLDER
 from clients.chain.installed import Installed
 from clients.chain.opening import PeerDial
@@ -25,7 +28,10 @@ from clients.channel_gate import ChannelGate
 from clients.joint.client import Client
 from clients.joint.model import SEED
 from clients.scores import probabilities
-from privacy.errors import FederationError
+from privacy.dp.accounting import epsilon
+from privacy.dp.events import FULL_BATCH, GaussianEvent
+from privacy.dp.filters import RELATION
+from privacy.errors import FederationError, VerificationError
 from privacy.store.log import Record
 from strategies.chain_job import pieces
 from strategies.chain_plan import ChainPlan, StageSpec, decode_chain_plan
@@ -63,13 +69,14 @@ def plan_of(releases: tuple[AnyRelease, ...]) -> ChainPlan:
 class Pair:
     """Alba asks, brno holds; brno's service in this process, over mutual TLS."""
 
-    def __init__(self, path: Path, stack: ExitStack) -> None:
+    def __init__(self, path: Path, stack: ExitStack, text: str = MLP, asset: str = "") -> None:
         plans = {name.replace(" ", "-"): plan_of(releases).digest for name, releases in PLANS.items()}
         agents = ["brno", "cork", "dole"]
         modes = ["chain", "ensemble", "local"]
         terms = inference(agents=agents, weights=dict.fromkeys(agents, 1), modes=modes, purposes=[PURPOSE])
-        self.federation = federate(path, study=study_of(text=MLP), policy=CHANNEL_POLICY, inference=terms, chains=plans)
-        self.study = read_study(study_of(text=MLP), where="study.toml")
+        study, policy = study_of(text=text), CHANNEL_POLICY
+        self.federation = federate(path, study=study, policy=policy, asset=asset, inference=terms, chains=plans)
+        self.study = read_study(study, where="study.toml")
         port = free_port()
         for site in ("alba", "brno"):
             file = self.federation.folders[site].path / "site.toml"
@@ -149,9 +156,44 @@ def test_a_release_with_noise_is_paid_for_before_and_its_most_is_the_end(both: P
     assert not np.array_equal(answer.scores, client_scores(both, x))
 
 
+def test_under_a_budget_per_patient_rows_cost_as_if_they_were_one_patients_and_that_stays_paid(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        both = Pair(tmp_path / "fed", stack, text='patient = "id"\n' + MLP, asset='claims = ["patient"]')
+        ledger = both.alba.path / "ledger.db"
+        with sqlite3.connect(ledger) as now_, sqlite3.connect(tmp_path / "old.db") as old:
+            now_.backup(old)
+        with Client(both.alba, now=now) as client:
+            answer = client.predict(both.rows(10), mode="chain", plan=plan_of((NOISED,)))
+        (debit,) = both.alba.ledger().debits()
+        ten = [GaussianEvent(Decimal(10), FULL_BATCH, 10)]
+        with both.alba.ledger().reading() as books:
+            budget = books.asset(ASSET).budgets["patient"]
+        assert budget.cost(debit.event) >= budget.spent(ten)
+        assert answer.spent == pytest.approx(epsilon(ten, budget.delta, RELATION))
+        (told,) = [each["facts"] for each in both.told("alba", "channel-decision")]
+        assert float(told["epsilon_after"]) == pytest.approx(budget.epsilon_of(budget.cost(debit.event)))
+        assert both.told("alba", "ledger-head"), "before anything left"
+        for name in ("ledger.db", "ledger.db-wal", "ledger.db-shm"):
+            (both.alba.path / name).unlink(missing_ok=True)
+        shutil.copy(tmp_path / "old.db", ledger)
+        with sqlite3.connect(ledger) as restored:
+            restored.execute("PRAGMA journal_mode=WAL")
+        ledger.chmod(0o600)
+        with pytest.raises(VerificationError):
+            both.alba.ledger()
+
+
 def client_scores(both: Pair, x: Any) -> Any:
     with Client(both.alba, now=now) as client:
         return client.predict(x, mode="chain", plan=plan_of((UNSAFE,))).scores
+
+
+def test_noise_that_does_not_pass_its_tests_lets_no_question_begin(both: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, paid = len(both.told("brno", "channel-decision")), both.alba.ledger().head()
+    monkeypatch.setattr(released, "noised", lambda values, _release, _entropy: values)
+    with Client(both.alba, now=now) as client, pytest.raises(FederationError, match="fails A1, noise scale"):
+        client.predict(both.rows(2), mode="chain", plan=plan_of((NOISED,)))
+    assert (len(both.told("brno", "channel-decision")), both.alba.ledger().head()) == (held, paid)
 
 
 def of_cork() -> ChainPlan:

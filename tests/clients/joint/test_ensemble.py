@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from clients.channel.message import Message
 from clients.channel.session import RemoteRefusalError, Session
 from clients.joint.hub import Hub, Mean
-from clients.joint.member import ASK, QUERIES, SECAGG
+from clients.joint.member import ASK, LONGEST_WAIT, QUERIES, SECAGG
 from clients.joint.terms import Queries
 from privacy.errors import QuorumError
 from privacy.secagg import wire
@@ -61,9 +62,8 @@ def refusal(session: Session) -> str:
 def test_the_sum_equals_the_plain_sum_exactly(scene: Scene) -> None:
     x = queries(7)
     mean = ask(scene, x)
-    grid, weight = scene.terms(ASKER).grid, 5
     assert mean.agents == 4
-    np.testing.assert_array_equal(mean.scores * grid * weight, scene.plain_sum(x))
+    np.testing.assert_array_equal(scene.opened(mean.scores), scene.plain_sum(x))
 
 
 def test_the_mean_is_that_of_the_models(scene: Scene) -> None:
@@ -77,9 +77,8 @@ def test_a_batch_after_a_batch_goes_over_the_same_sessions(scene: Scene) -> None
     hub = scene.hub(ASKER)
     for seed in (1, 1, 2):
         x = queries(3, seed)
-        np.testing.assert_array_equal(
-            hub.ask(x, next(scene.numbers), 10.0).scores * hub.terms.grid * 5, scene.plain_sum(x)
-        )
+        found = hub.ask(x, next(scene.numbers), 10.0)
+        np.testing.assert_array_equal(scene.opened(found.scores), scene.plain_sum(x))
     hub.close()
 
 
@@ -140,7 +139,7 @@ def test_an_agent_that_stalls_once_its_vector_is_there_is_in_the_sum(scene: Scen
     x = queries(3, seed=4)
     with silent(scene, "cork", 3):
         mean = ask(scene, x, deadline=4.0)
-    np.testing.assert_array_equal(mean.scores * scene.terms(ASKER).grid * 5, scene.plain_sum(x))
+    np.testing.assert_array_equal(scene.opened(mean.scores), scene.plain_sum(x))
 
 
 def sent_kinds(scene: Scene, site: str) -> list[str]:
@@ -216,6 +215,24 @@ def test_an_asker_that_proposes_anything_else_is_refused_before_a_key_is_drawn(s
     assert "another sum than the charter" in refusal(session)
     assert not scene.taps["brno"].sent
     assert refusals(scene) == before + 1
+
+
+def test_an_asker_cannot_make_an_agent_wait_longer_than_its_own_limit(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, waits = queries(), SimpleQueue[float | None]()
+    context = scene.terms(ASKER).context(x, next(scene.numbers), Durations(86400, 86400, 86400, 86400))
+    session = scene.open(ASKER, "brno")["brno"]
+    inner = scene.taps["brno"].inner
+
+    def receive(timeout: float | None = None) -> Message:
+        waits.put(timeout)
+        return inner.receive(timeout)
+
+    monkeypatch.setattr(scene.taps["brno"], "receive", receive, raising=False)
+    session.send(question(context, x))
+    assert waits.get(timeout=10) == LONGEST_WAIT
+    session.close()
 
 
 def refusals(scene: Scene) -> int:
@@ -297,16 +314,6 @@ def test_queries_that_are_none_end_the_session(scene: Scene, what: str) -> None:
 def records(scene: Scene, site: str) -> list[Record]:
     """What a site wrote down."""
     return [entry.record for entry in scene.federation.folders[site].log().entries()]
-
-
-def test_another_set_than_the_one_that_was_fixed_is_never_answered(
-    tmp_path_factory: pytest.TempPathFactory,
-) -> None:
-    scene = Scene(clinics(tmp_path_factory.mktemp("fixed") / "fed"))
-    scene.service("cork").desk.answers.fix(scene.federation.charter.digest, AGENTS[:3])
-    with pytest.raises(QuorumError, match="cork"):
-        ask(scene, queries())
-    assert not scene.taps["cork"].sent
 
 
 def test_a_paused_agent_and_one_whose_policy_says_no_send_nothing(scene: Scene) -> None:

@@ -111,18 +111,30 @@ def test_what_a_batch_costs_is_priced_from_the_shares_that_are_sure(scene: Scene
 vectors = st.lists(st.floats(0, 1), min_size=CLASSES, max_size=CLASSES).filter(lambda entries: sum(entries) > 0.1)
 
 
-@given(vectors, vectors, st.integers(1, 5))
+@given(vectors, vectors, st.integers(1, 1000), st.integers(1, 1000))
 def test_no_two_score_vectors_are_further_apart_than_the_noise_covers(
-    scene: Scene, one: list[float], other: list[float], weight: int
+    scene: Scene, one: list[float], other: list[float], own: int, others: int
 ) -> None:
-    terms = replace(scene.terms("alba"), weights=dict.fromkeys(AGENTS, weight))
+    terms = replace(scene.terms("alba"), weights={**dict.fromkeys(AGENTS, others), "alba": own})
     shares = terms.shares
     assert shares is not None
     quiet = replace(terms, noise=None)
     quiet.__dict__["grid"] = terms.grid  # the same grid, without the shares
     a, b = (quiet.units(distribution(entries), "alba", secrets.token_bytes) for entries in (one, other))
-    assert int(((a - b) ** 2).sum()) <= shares.l2**2
+    for contribution in (a, b):
+        assert contribution.min() >= 0
+        assert int(contribution.sum()) * max(own, others) <= terms.grid * own
+    assert int(((a - b) ** 2).sum()) <= 2 * terms.grid**2 <= shares.l2**2
     assert int(abs(a - b).sum()) <= shares.l1
+
+
+@given(st.integers(0, CLASSES - 1), st.integers(0, CLASSES - 1), st.integers(1, 1000))
+def test_the_farthest_score_vectors_of_the_heaviest_agent_are_as_far_apart_as_that(
+    scene: Scene, one: int, other: int, weight: int
+) -> None:
+    terms = replace(scene.terms("alba"), weights={**dict.fromkeys(AGENTS, 1), "alba": weight}, noise=None)
+    a, b = (terms.units(np.eye(CLASSES)[[place]], "alba", secrets.token_bytes) for place in (one, other))
+    assert int(((a - b) ** 2).sum()) == (2 * terms.grid**2 if one != other else 0)
 
 
 def distribution(entries: list[float]) -> Scores:

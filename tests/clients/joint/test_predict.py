@@ -13,6 +13,7 @@ from clients.assets import load
 from clients.channel.credentials import Identity
 from clients.channel.dialler import Dialler
 from clients.channel.listener import Listener
+from clients.channel.session import FAILED, RemoteRefusalError
 from clients.joint.client import Client
 from clients.joint.model import HOME_FILE, OwnModel, open_model
 from clients.joint.serving import services_of
@@ -21,9 +22,13 @@ from privacy import command
 from privacy.errors import ConfigError, FederationError
 from privacy.store.log import Record
 from privacy.store.site_folder import SiteFolder
+from strategies.messages import CLOSE, MASKED, Closing
 from strategies.study import read_study
+from tests.clients.channel.ends import keeper
+from tests.clients.invited import RUN, Parties
 from tests.clients.joint.scene import PURPOSE, inference
-from tests.federation import ASSET, CHANNEL_POLICY, SITES, federate
+from tests.clients.node import body_of
+from tests.federation import ASSET, CHANNEL_POLICY, SITES, federate, study_of
 from tests.integration.real import free_port
 
 
@@ -144,6 +149,33 @@ def test_nobody_but_the_site_itself_gets_a_local_answer(town: Town) -> None:
     assert (told.kind, told.content["asker"]) == ("unanswered", "brno")
 
 
+def test_the_keeper_of_the_root_gets_no_local_answer_in_a_sites_name(town: Town) -> None:
+    dialler = Dialler(keeper(town.federation, "alba"))
+    with pytest.raises(RemoteRefusalError, match=r"does not hold the key .* lists for alba"):
+        dialler.open(f"127.0.0.1:{town.ports['alba']}", "alba", kind="local", purpose=PURPOSE)
+    dialler.close()
+    refused = town.federation.folders["alba"].log().entries()[-1].record
+    assert (refused.kind, refused.content["peer"]) == ("channel-refused", "alba")
+
+
+@pytest.mark.parametrize("mode", ["local", "ensemble"])
+def test_an_agent_whose_policy_is_gone_says_nothing_of_its_disk(town: Town, mode: str) -> None:
+    folder = town.federation.folders["alba"]
+    policy = (folder.path / "site.cedar").read_bytes()
+    (folder.path / "site.cedar").unlink()
+    try:
+        with (
+            Client(folder, now=now) as client,
+            pytest.raises(FederationError, match=f"{FAILED}$") as refused,
+        ):
+            client.predict(town.rows("alba", 1), mode=mode, deadline=3.0)  # type: ignore[arg-type]
+    finally:
+        (folder.path / "site.cedar").write_bytes(policy)
+    assert "/" not in str(refused.value)
+    logged = folder.log().entries()[-1].record
+    assert (logged.kind, "site.cedar is not there" in logged.content["reason"]) == ("unanswered", True)
+
+
 @pytest.mark.parametrize("mode", ["local", "ensemble"])
 def test_a_purpose_that_the_charter_does_not_list_is_refused(town: Town, mode: str) -> None:
     with (
@@ -184,6 +216,43 @@ def test_a_home_model_is_trained_once_and_again_when_somebody_opted_out(town: To
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-5]))
     open_model(folder, town.study, "home")
     assert (folder.path / HOME_FILE).read_bytes() != before
+
+
+def test_a_run_s_model_and_the_home_model_are_told_apart_and_made_of_the_same_asset(parties: Parties) -> None:
+    """A whole charter may change around them: what is fixed for an asset is fixed for both."""
+    job, folder = parties.job("record"), parties.federation.folders["alba"]
+    body_of(parties.hello("alba", parties.signed(job)))
+    body_of(parties.ask("alba", MASKED, parties.start("alba", job)))
+    body_of(parties.ask("alba", CLOSE, Closing(job.digest, 3, job.initial).encode()))
+    of_run = open_model(folder, parties.federation.study, f"run:{RUN}")
+    home = open_model(folder, parties.federation.study, "home")
+    assert [(each.source, each.asset) for each in (of_run, home)] == [(f"run:{RUN}", ASSET), ("home", ASSET)]
+    np.testing.assert_array_equal(of_run.parameters, job.initial)
+    study = study_of((*SITES, "evil"))  # another digest, and the very same model
+    again = open_model(folder, read_study(study, where="study.toml"), "home")
+    np.testing.assert_array_equal(again.parameters, home.parameters)
+
+
+def test_agents_are_asked_for_home_models_unless_a_run_is_named(town: Town) -> None:
+    x = town.rows("alba", 2)
+    with Client(town.federation.folders["alba"], now=now) as client:
+        assert client.predict(x, mode="ensemble").fell_back == ""
+        fallen = client.predict(x, mode="ensemble", run="common")
+        assert "another sum than the charter gives for these queries and the model home" in fallen.fell_back
+        assert client.predict(x, mode="ensemble").fell_back == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--run", "common"), "--run has no effect in mode local"),
+        (("--mode", "ensemble", "--plan", "site.toml"), "--plan has no effect without --mode chain"),
+    ],
+)
+def test_an_option_without_effect_is_refused(town: Town, options: tuple[str, ...], why: str) -> None:
+    folder = town.federation.folders["dole"].path
+    with pytest.raises(ConfigError, match=why):
+        command.app(["predict", str(folder), "--rows", "1", *options], standalone_mode=False)
 
 
 @pytest.mark.parametrize("wanted", ["run:never", "run:", "away", "run:../up"])

@@ -21,7 +21,7 @@ from tests.privacy.charter.example import CHARTER, body
 from tests.privacy.charter.test_inference import noise, terms
 
 MONDAY, TUESDAY = date(2026, 7, 6), date(2026, 7, 7)
-FOUR = ("alba", "brno", "cork", "dole")
+FOUR = dict.fromkeys(("alba", "brno", "cork", "dole"), "weight 1")
 
 
 @pytest.fixture
@@ -29,22 +29,30 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "answers.db"
 
 
-def test_one_set_of_agents_a_charter_for_ever(path: Path) -> None:
-    Answers(path).fix("aa", FOUR)
+def test_one_set_of_agents_and_weights_an_asset_for_ever(path: Path) -> None:
+    Answers(path).fix_set("hearts", FOUR)
     again = Answers(path)
-    again.fix("aa", FOUR)
-    for other in (FOUR[:3], (*FOUR, "evil"), ("alba", "brno", "cork", "evil"), ()):
-        with pytest.raises(PrivacyError, match="alba, brno, cork, dole answer together, and no others"):
-            again.fix("aa", other)
-    Answers(path).fix("bb", FOUR[:3])
-    Answers(path).fix("aa", FOUR)
+    again.fix_set("hearts", FOUR)
+    three = {agent: FOUR[agent] for agent in ("alba", "brno", "cork")}
+    more, another, weightier = {**FOUR, "evil": "weight 1"}, {**three, "evil": "weight 1"}, {**FOUR, "dole": "weight 2"}
+    for other in (three, more, another, weightier):
+        for refuse in (again.check_set, again.fix_set):
+            with pytest.raises(
+                PrivacyError, match=r"hearts, .*: alba \(weight 1\), .*, dole \(weight 1\); .* needs noise"
+            ):
+                refuse("hearts", other)
+    Answers(path).fix_set("lungs", three)
+    Answers(path).check_set("hearts", dict(reversed(FOUR.items())))
+    Answers(path).fix_set("hearts", dict(reversed(FOUR.items())))
 
 
-def test_a_set_has_one_spelling(path: Path) -> None:
-    for wrong in (FOUR[::-1], ("alba", "alba", "brno")):
-        with pytest.raises(LocalProtocolError):
-            Answers(path).fix("aa", wrong)
-    Answers(path).fix("aa", FOUR[:3])
+def test_asking_fixes_nothing(path: Path) -> None:
+    answers = Answers(path)
+    answers.check_set("hearts", FOUR)
+    answers.check_set("hearts", {**FOUR, "dole": "weight 2"})
+    answers.fix_set("hearts", {**FOUR, "dole": "weight 2"})
+    with pytest.raises(PrivacyError):
+        answers.check_set("hearts", FOUR)
 
 
 def test_questions_are_counted_by_asker_and_day(path: Path) -> None:
@@ -75,7 +83,7 @@ def test_no_count_is_lost_between_threads_and_files(path: Path) -> None:
 def test_a_killed_process_has_counted_whatever_it_was_about_to_answer(path: Path) -> None:
     program = (
         "import sys\nfrom datetime import date\nfrom pathlib import Path\nfrom privacy.store.answers import Answers\n"
-        "answers = Answers(Path(sys.argv[1]))\nanswers.fix('aa', ('alba', 'brno', 'cork'))\n"
+        "answers = Answers(Path(sys.argv[1]))\nanswers.fix_set('hearts', {'alba': 'weight 1'})\n"
         "while True: print(answers.count('alba', date(2026, 7, 6), 1)[1], flush=True)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True) as process:
@@ -88,7 +96,7 @@ def test_a_killed_process_has_counted_whatever_it_was_about_to_answer(path: Path
     ever = Answers(path).count("alba", MONDAY, 1)[1]
     assert answered < ever <= answered + 2  # at most one was counted and not answered any more
     with pytest.raises(PrivacyError):
-        Answers(path).fix("aa", FOUR)
+        Answers(path).check_set("hearts", FOUR)
 
 
 def test_the_file_is_the_sites_own(path: Path) -> None:
