@@ -23,7 +23,7 @@ from privacy.dp.events import (
     event_from_json,
     merged,
 )
-from privacy.dp.filters import Filter, FilterKind
+from privacy.dp.filters import LARGEST_BUDGET, Filter, FilterKind
 from privacy.errors import ConfigError, UnsupportedEventError
 
 SLACK_UP = Decimal("0.001")
@@ -32,12 +32,11 @@ SLACK_DOWN = Decimal("0.000001")
 _SHARE_ROUNDING = Decimal("0.000001")
 
 # Bounds on what is priced: below this noise, above this epsilon, or with larger groups in Poisson batches, PLD's grids
-# take gigabytes or minutes, and such an epsilon protects nobody anyway; above this budget, no root may be found.
+# take gigabytes or minutes, and such an epsilon protects nobody anyway.
 _LEAST_NOISE = Decimal("0.2")
 _MOST_NOISE = Decimal(10) ** 9
 _LARGEST_EPSILON = 100.0
 _LARGEST_GROUP = 8
-_LARGEST_BUDGET = 1000
 
 
 class _TooMuchError(UnsupportedEventError):
@@ -189,7 +188,7 @@ def _lifetime(entry: dict[str, Any], events: tuple[Event, ...]) -> Iterator[str]
 
 
 def _filter(lifetime: dict[str, Any]) -> Filter:
-    if Decimal(lifetime["budget"]) > _LARGEST_BUDGET:
+    if Decimal(lifetime["budget"]) > LARGEST_BUDGET:
         raise _TooMuchError(f"a budget of epsilon {lifetime['budget']} protects nobody")
     with _guarded():
         kind = FilterKind(lifetime["filter"])

@@ -336,7 +336,7 @@ def _check_floors(floors: Floors, sites: int) -> None:
 
 def _check_weakness(charter: Charter) -> None:
     """Refuses differential privacy in name only, such as noise 0 or clip 1e6."""
-    limit = "No charter can allow that."
+    limit, little = "No charter can allow that.", f"less than {MIN_NOISE}"
     caps = [
         *((f"privacy {name}", allowed.epsilon, allowed.delta) for name, allowed in charter.privacy.items()),
         *((f"asset {name}", asset.epsilon, asset.delta) for name, asset in charter.assets.items()),
@@ -344,13 +344,13 @@ def _check_weakness(charter: Charter) -> None:
     noise = charter.inference.noise if charter.inference else None
     if noise is not None:
         caps.append(("inference", noise.epsilon, noise.delta))
-        refuse_unless(noise.multiplier >= MIN_NOISE, f"inference: noise {noise.multiplier} is less than 0.1", limit)
+        refuse_unless(noise.multiplier >= MIN_NOISE, f"inference: noise {noise.multiplier} is {little}", limit)
     for where, epsilon, delta in caps:
         refuse_unless(0 < epsilon <= MAX_EPSILON, f"{where}: epsilon {epsilon} is not above 0 and at most 100", limit)
         refuse_unless(0 < delta <= MAX_DELTA, f"{where}: delta {delta} is not above 0 and at most 0.01", limit)
     for name, allowed in charter.privacy.items():
         refuse_unless(0 < allowed.clip <= MAX_CLIP, f"privacy {name}: clip {allowed.clip} is not within 0..1000", limit)
-        refuse_unless(allowed.noise >= MIN_NOISE, f"privacy {name}: noise {allowed.noise} is less than 0.1", limit)
+        refuse_unless(allowed.noise >= MIN_NOISE, f"privacy {name}: noise {allowed.noise} is {little}", limit)
     refuse_unless(
         bool(charter.privacy) or charter.unsafe_without_dp,
         "the charter allows no privacy setting, so nothing could ever run",

@@ -5,7 +5,6 @@ before are not in it, because they are computed.
 """
 
 import base64
-import tomllib
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,6 +15,7 @@ from privacy.charter.document import SCHEMA, Charter, parse, refuse_unless
 from privacy.enrolment.bundle import read_bundle
 from privacy.enrolment.certificates import Role
 from privacy.errors import ConfigError, FederationError
+from privacy.toml_document import parse_toml
 
 _HINT = "The keys and what they mean: docs/how-to-federation.md."
 _COMPUTED = ("schema", "version", "previous")
@@ -37,10 +37,7 @@ def from_draft(text: str, previous: Charter | None = None, *, read: Read | None 
 
     Raises: ConfigError: No TOML, an unknown or missing key, a wrong value, or a charter weaker than any may be.
     """
-    try:
-        draft = tomllib.loads(text, parse_float=Decimal)
-    except (ValueError, ArithmeticError, RecursionError) as error:  # also numbers of thousands of digits
-        raise ConfigError(f"the draft is not TOML: {str(error)[:120]}", hint=_HINT) from None
+    draft = parse_toml(text, "the draft", decimals=True, hint=_HINT)
     for key in _COMPUTED:
         refuse_unless(key not in draft, f"{key} does not belong into a draft", "It is computed.")
     try:

@@ -1,7 +1,7 @@
 """What an asset's whole lifetime may cost: filters that stay valid when later parameters depend on earlier results.
 
 Runs on one asset are planned by people who saw the runs before, and under that PLD's epsilon is not a bound on what was
-spent (privacy-audit corrections, 3). Two sums are:
+spent (docs/privacy-rules.md, 3). Two sums are:
 
 * ``gdp``: full-batch Gaussians only. The sum of ``(k / z)^2`` stays below ``mu^2``, where one Gaussian of multiplier
   ``1 / mu`` has exactly (epsilon, delta). See Smith and Thakurta, "Fully Adaptive Composition for Gaussian Differential
@@ -31,7 +31,7 @@ RELATION = Relation.REPLACE_SPECIAL
 """What the neighbours of every lifetime claim differ by."""
 
 _PLACES = 12
-_LARGEST_BUDGET = 1000  # far above it the search for a limit takes hours, and budgets come from strangers' files, too
+LARGEST_BUDGET = 1000  # far above it the search for a limit takes hours, and budgets come from strangers' files, too
 _ORDERS = (*range(2, 65), *range(68, 129, 4), 160, 192, 256, 384, 512, 768, 1024)
 _PRECISE = Context(prec=60)
 _EXACT = Context(prec=200, traps=[Inexact])
@@ -146,8 +146,8 @@ def _down(value: Fraction) -> Decimal:
 def _check_budget(epsilon: Decimal, delta: Decimal) -> None:
     if not (epsilon.is_finite() and epsilon > 0 and delta.is_finite() and 0 < delta < 1):
         raise ConfigError(f"a budget needs epsilon > 0 and 0 < delta < 1, not {epsilon} and {delta}")
-    if epsilon > _LARGEST_BUDGET:
-        raise ConfigError(f"a budget of epsilon {epsilon} protects nobody: at most {_LARGEST_BUDGET}")
+    if epsilon > LARGEST_BUDGET:
+        raise ConfigError(f"a budget of epsilon {epsilon} protects nobody: at most {LARGEST_BUDGET}")
 
 
 def _gdp_epsilon(spent: float, delta: Decimal) -> float:
@@ -177,12 +177,17 @@ def _renyi_limit(epsilon: Decimal, delta: Decimal, order: int) -> Fraction:
 
 
 @lru_cache(maxsize=1024)
+def _sampled_divergence(one: GaussianEvent, order: int) -> float:
+    return divergences([one], [order], RELATION)[0]
+
+
+@lru_cache(maxsize=1024)
 def _renyi_cost(event: Event, order: int) -> Decimal:
     if isinstance(event, SkellamEvent):
         return _up(skellam_divergence(event, order, RELATION))
     if event.sampling.type is SamplingType.FULL:
         return _up(order * full_batch_rate(event) / 2)
-    one = divergences([event.times(1)], [order], RELATION)[0]
+    one = _sampled_divergence(event.times(1), order)
     if not math.isfinite(one):
         raise UnsupportedEventError(f"order {order} does not price {event}")
     return _up(event.count * (Fraction(max(one, 0.0)) * (1 + _FLOAT_SLACK) + _FLOAT_FLOOR))

@@ -6,9 +6,10 @@ returns why it forbids something, or nothing. To hold a stage gives nothing of t
 
 from collections.abc import Callable, Mapping
 
+from privacy.charter.document import MIN_NOISE
 from privacy.charter.inference import MODES
 from privacy.policy.channel_requests import AskFacts, ReleaseFacts
-from privacy.policy.floor import MIN_NOISE, FloorRefusalError
+from privacy.policy.floor import FloorRefusalError
 from privacy.secagg.context import MIN_SITES, default_n_c
 
 CROSSINGS = frozenset({"inputs", "activations", "gradients", "labels"})

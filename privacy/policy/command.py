@@ -8,11 +8,10 @@ from typing import Annotated, Any, get_args
 import click
 import typer
 
-from privacy.errors import ConfigError
 from privacy.policy import shipped, table
 from privacy.policy.engine import CedarPolicy, Kind
 from privacy.policy.table import Row
-from privacy.store.run_folder import read_file
+from privacy.store.run_folder import read_text
 
 policy = typer.Typer(name="policy", no_args_is_help=True, add_completion=False)
 
@@ -36,8 +35,8 @@ def try_out(
 
     Exit code 1 if an answer, or a rule that decided it, is not as the table says.
     """
-    asked = CedarPolicy(_text(file), kind)
-    rows = table.ask(asked, table.parse(_text(requests)))
+    asked = CedarPolicy(read_text(file), kind)
+    rows = table.ask(asked, table.parse(read_text(requests)))
     decided = {reason for row in rows for reason in row.verdict.reasons}
     idle = [rule for rule in asked.rules if rule not in decided]
     if as_json:
@@ -77,10 +76,3 @@ def _told(row: Row) -> dict[str, Any]:
         "reasons": list(row.verdict.reasons),
         "as_expected": row.holds,
     }
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_file(path).decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not text") from None

@@ -9,11 +9,11 @@ See: docs/protocol.md §2.2.
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
+from privacy.charter.document import MIN_NOISE
 from privacy.errors import PrivacyError
 from privacy.policy.requests import TrainingFacts
 from privacy.secagg.context import MIN_SITES, default_n_c
 
-MIN_NOISE = Decimal("0.1")
 SETTINGS = frozenset({"record", "site", "distributed"})
 
 

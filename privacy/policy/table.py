@@ -6,7 +6,6 @@ the schema is refused for another reason than a rule, so a misspelt word in a ta
 """
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +17,7 @@ from jsonschema.exceptions import best_match
 from privacy.errors import ConfigError
 from privacy.policy import shipped
 from privacy.policy.engine import Policy, Request, Value, Verdict
+from privacy.toml_document import parse_toml
 
 _HINT = "collegium site policy show policy-tests-hospital.toml prints one that works."
 
@@ -50,10 +50,7 @@ def parse(text: str) -> tuple[Case, ...]:
 
     Raises: ConfigError: It is no TOML, or not in the format.
     """
-    try:
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"the table of requests is not TOML: {error}", hint=_HINT) from None
+    table = parse_toml(text, "the table of requests", hint=_HINT)
     odd = best_match(_validator().iter_errors(table))
     if odd is not None:
         where = ".".join(str(part) for part in odd.absolute_path) or "the top level"
