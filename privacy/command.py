@@ -1,7 +1,7 @@
 """The ``collegium`` command. Sub-commands are mounted by name and imported when used, so ``verify`` needs no torch.
 
 Exit codes: 0 done and all holds; 1 a claim fails or a request was refused; 2 unusable input; 3 no verdict; 4 stopped on
-purpose (budget, quorum) with everything done so far kept; 130 interrupted.
+purpose (budget, quorum) with everything done so far kept; 130 interrupted; 141 nobody reads the output any more.
 """
 
 import hashlib
@@ -11,7 +11,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -22,10 +23,12 @@ import privacy
 from privacy.audit import annex, envelope, statement
 from privacy.audit.approval import CHARTER_FILE
 from privacy.audit.canary_file import CANARIES_FILE
+from privacy.audit.canonical import MAX_BYTES
 from privacy.audit.html import page
 from privacy.audit.ledger_chain import LEDGERS_FILE
 from privacy.audit.site_statement import STATEMENTS_FILE
 from privacy.audit.transcript import TRANSCRIPT_FILE
+from privacy.audit.verify import Verdict, failure
 from privacy.audit.verify import verify as verify_report
 from privacy.errors import (
     BudgetExhaustedError,
@@ -39,7 +42,7 @@ from privacy.keys.signing import SigningKey, parse_trust
 from privacy.store import report_files
 from privacy.store.evidence_files import AtHand
 from privacy.store.key_files import read_pen
-from privacy.store.run_folder import PAGE_FILE, REPORT_FILE, TRUST_FILE, RunFolder, read_file
+from privacy.store.run_folder import PAGE_FILE, REPORT_FILE, TRUST_FILE, RunFolder, read_file, read_text
 
 _LAZY = {
     "simulate": ("simulations.command", "Run a scenario: train together, compare, sign a report."),
@@ -56,13 +59,15 @@ _LAZY = {
 }
 _QUIET = ("FLWR_TELEMETRY_ENABLED", "RAY_USAGE_STATS_ENABLED")
 _INTERRUPTED = 130
-_EXTRAS = "This command needs more packages: pip install 'collegium[simulate]'."
+_UNREAD = 141
+_EXTRAS = "This command needs more packages. In the source's folder: pip install -c constraints.txt '.[simulate]'."
 
 
 def verify(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     report: Annotated[Path, typer.Argument(show_default=False)],
     trust: Annotated[
-        Path | None, typer.Option(help="File of trusted keys, one base64 public key a line; `cosigner` after a site's.")
+        Path | None,
+        typer.Option(help="File of trusted keys, one base64 public key a line; `cosigner` or `auditor` after it."),
     ] = None,
     threshold: Annotated[int, typer.Option(help="How many of the trusted keys must have signed.")] = 1,
     self_signed: Annotated[
@@ -90,22 +95,34 @@ def verify(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
 ) -> None:
     """Check every claim of REPORT (report.dsse.json or report.html) offline, a line a claim."""
     named = {"model": model, "transcript": transcript, "charters": charters, "statements": statements}
-    keys = None if trust is None else parse_trust(_text(trust))
-    verdict = verify_report(
-        read_file(report),
-        trusted=None if keys is None else keys.signers,
-        cosigners=() if keys is None else keys.cosigners,
-        self_signed=self_signed,
-        threshold=threshold,
-        progress=_to_stderr,
-        **vars(AtHand.beside(report, {**named, "ledgers": ledgers, "canaries": canaries})),
-    )
+    try:
+        verdict = _verified(report, trust, {**named, "ledgers": ledgers, "canaries": canaries}, threshold, self_signed)
+    except FederationError as error:
+        if as_json:
+            typer.echo(json.dumps(failure(error), indent=2))
+        raise
     if as_json:
         typer.echo(json.dumps(verdict.to_json(), indent=2))
     else:
         for line in verdict.lines():
             typer.echo(line)
     raise typer.Exit(verdict.exit_code)
+
+
+def _verified(
+    report: Path, trust: Path | None, named: Mapping[str, Path | None], threshold: int, self_signed: bool
+) -> Verdict:
+    keys = None if trust is None else parse_trust(read_text(trust, limit=MAX_BYTES))
+    return verify_report(
+        read_file(report, limit=MAX_BYTES),
+        trusted=None if keys is None else keys.signers,
+        cosigners=() if keys is None else keys.cosigners,
+        auditors=() if keys is None else keys.auditors,
+        self_signed=self_signed,
+        threshold=threshold,
+        progress=_to_stderr,
+        **vars(AtHand.beside(report, named)),
+    )
 
 
 def report(
@@ -140,7 +157,7 @@ def report(
 
 def _check_holds(folder: RunFolder, signed: bytes, pen: SigningKey | None) -> None:
     """Refuses a report in which a claim fails under the keys of its own folder; says what stays unchecked."""
-    trust = parse_trust(_text(folder.path / TRUST_FILE))
+    trust = parse_trust(read_text(folder.path / TRUST_FILE))
     cosigners = trust.cosigners if pen is None else {*trust.cosigners, pen.public_key}
     at_hand = AtHand.beside(folder.path / REPORT_FILE)
     verdict = verify_report(signed, trusted=trust.signers, cosigners=cosigners, progress=_to_stderr, **vars(at_hand))
@@ -229,9 +246,22 @@ def _outcome(arguments: list[str] | None) -> int:
         return _failed(error)
     except (KeyboardInterrupt, click.Abort):
         code = _INTERRUPTED
+    except SystemExit:  # only typer leaves this way: whoever read the output has closed it, as `head` does
+        return _UNREAD
+    except OSError as error:
+        return _unwritten(error)
     if code == _INTERRUPTED:  # typer turns an interrupt into this code without a word
         typer.echo("interrupted; what was done and spent so far is kept", err=True)
     return int(code)
+
+
+def _unwritten(error: OSError) -> int:
+    """Says that the disk or the output is full, and keeps the interpreter from saying it again when it ends."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _failed(
+        ConfigError(f"{error.filename or 'the output'} cannot be written or read: {error.strerror or error}")
+    )
 
 
 def _failed(error: click.ClickException | FederationError) -> int:
@@ -251,13 +281,6 @@ def _exit_code(error: FederationError) -> int:
     if isinstance(error, QuorumError | BudgetExhaustedError):
         return 4
     return 1 if isinstance(error, PrivacyError) else 2
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_file(path).decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not text") from None
 
 
 def _to_stderr(line: str) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from privacy.charter.document import SETTINGS
-from privacy.dp.plan import Unit
+from privacy.command_line import seconds
 from privacy.errors import ConfigError, TransportError
 from privacy.store.run_folder import MODEL_FILE, REPORT_FILE, RUN_FILE, read_file
 from privacy.store.site_folder import SiteFolder
@@ -23,7 +23,7 @@ from server.exchange import Timing
 from server.launcher import Listener, serve
 from server.lock import is_driven
 from server.real_run import RUNS_FOLDER, SOCKET, Coordinator
-from strategies.invitation import resolve_job
+from strategies.invitation import in_reach, resolve_job
 from strategies.job import Job
 from strategies.refusals import unit_of
 from strategies.study import Study
@@ -37,7 +37,9 @@ _FIRST_POLL = 0.05  # seconds; sites need some ten times that for anything
 
 _Folder = Annotated[Path, typer.Argument(show_default=False, help="The coordinator's folder.")]
 _Run = Annotated[str, typer.Argument(show_default=False, help="Name of the run.")]
-_Deadline = Annotated[float, typer.Option(help="Seconds to wait for the sites' answers to one question.")]
+_Deadline = Annotated[
+    float, typer.Option(callback=seconds, help="Seconds to wait for the sites' answers to one question.")
+]
 
 
 @server.callback()
@@ -152,7 +154,11 @@ def status(folder: _Folder) -> None:
     coordinator = Coordinator.opened(opened, _now, _say)
     found = sorted((opened.path / RUNS_FOLDER).glob(f"*/{RUN_FILE}"))
     for path in found:
-        told = coordinator.status(path.parent.name)
+        try:
+            told = coordinator.status(path.parent.name)
+        except ConfigError as error:
+            typer.echo(f"{path.parent.name}  {error}")
+            continue
         privacy = "+".join(told["privacy"]) or "none"
         typer.echo(
             f"{told['run']}  {told['status']}  {told['strategy']}, privacy {privacy}, {len(told['sites'])} sites"
@@ -169,8 +175,6 @@ def peers_of(folder: SiteFolder) -> Peers:
 
 
 def _drive(coordinator: Coordinator, run: str, deadline: float) -> None:
-    if not deadline > 0:
-        raise ConfigError("--deadline must be positive")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: run.toml then says how it stands
     try:
         done = coordinator.drive(run, Timing(deadline=deadline, first_poll=_FIRST_POLL))
@@ -207,11 +211,7 @@ def _job(  # what a person asked for
         raise ConfigError(f"the study lists no site {strangers[0]!r}", hint=f"It lists {', '.join(study.sites)}.")
     terms = {"seed": seed, "epsilon": _number("--epsilon", epsilon), "delta": _number("--delta", delta)}
     listed = tuple(site for site in study.sites if site in wanted)
-    plain = resolve_job(study, strategy, parameters, sites=listed, privacy=(), unit=Unit.RECORD, **terms)
-    if not chosen:
-        return plain
-    told = unit_of(unit, chosen, plain.task.training)
-    return resolve_job(study, strategy, parameters, sites=listed, privacy=chosen, unit=told, **terms)
+    return resolve_job(study, strategy, parameters, sites=listed, privacy=chosen, unit=unit_of(unit, chosen), **terms)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -226,8 +226,8 @@ def _number(name: str, text: str) -> Decimal:
         value = Decimal(text)
     except InvalidOperation:
         raise ConfigError(f"{name} must be a number, not {text!r}") from None
-    if not value.is_finite():
-        raise ConfigError(f"{name} must be a finite number")
+    if not in_reach(value):
+        raise ConfigError(f"{name} must be a finite number between 1e-30 and 1e30, or 0")
     return value
 
 

@@ -6,7 +6,6 @@ received. So resuming takes no options: it is the same run, with the same name, 
 
 import os
 import time
-import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -28,8 +27,9 @@ from privacy.secagg.context import Roster
 from privacy.secagg.encoding import is_site_id
 from privacy.store.application import application_digest
 from privacy.store.log import Record, ledger_head
-from privacy.store.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_file, to_toml
+from privacy.store.run_folder import METRICS_FILE, RUN_FILE, RunFolder, read_file, read_text, to_toml
 from privacy.store.site_folder import SiteFolder
+from privacy.toml_document import parse_toml
 from server.checkpoints import Checkpoints, Surroundings
 from server.closing import Ended, close
 from server.conduct import Conducted, Run, Watcher, begin_transcript, conduct, metrics_line
@@ -47,6 +47,7 @@ RUNS_FOLDER = "runs"
 INVITATION_FILE = "invitation.json"
 SOCKET = Path("control") / "flower.sock"
 _FILES = (METRICS_FILE, TRANSCRIPT_FILE)
+_TOLD = {"status", "started", "run", "strategy", "sites", "privacy", "pid"}  # what commands take from run.toml
 
 Report = Callable[[str], None]
 
@@ -231,7 +232,15 @@ class Coordinator:
     def status(self, run: str) -> dict[str, Any]:
         """Returns what ``run.toml`` says; empty before it is written. Raises: ConfigError: It cannot be read."""
         path = self.path_of(run) / RUN_FILE
-        return tomllib.loads(read_file(path).decode()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        told = parse_toml(read_text(path), str(path))
+        if not told.keys() >= _TOLD:
+            raise ConfigError(
+                f"{path} does not say how the run stands",
+                hint="It was cut or edited. Without it `resume` writes a new one.",
+            )
+        return told
 
     def _started(self, folder: RunFolder) -> datetime:
         """Returns when the run was begun, before any resumption."""

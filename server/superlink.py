@@ -248,7 +248,8 @@ def _only_driver(socket: Path) -> Iterator[None]:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise ConfigError("another run is being driven through this launcher", hint="Wait for its end.") from None
+        hint = "Wait for its end; `collegium server resume` then goes on with this one."
+        raise ConfigError("another run is being driven through this launcher", hint=hint) from None
     finally:
         os.close(lock)
 

@@ -7,7 +7,6 @@ be based on another one and say only what differs.
 import difflib
 import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -16,6 +15,7 @@ from typing import Literal
 
 from clients.split import Split
 from privacy.errors import ConfigError
+from privacy.toml_document import parse_toml
 from simulations.based_on import merged
 from simulations.data.deal import Deal, parse_deal
 from strategies.chain_spec import ChainSpec, parse_chain
@@ -28,6 +28,7 @@ from strategies.task_file import TASK_KEYS, StrictTable, parse_task
 
 _HINT = "How to write a scenario: docs/how-to-own-data.md."
 _FEWEST_SITES = 3
+_LARGEST_SEED = 2**32 - 1  # of what cuts the rows
 _SITE_ID = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 
 Origin = Literal["files", "uci-heart-disease", "uci-credit-default", "sklearn-digits", "fashion-mnist"]
@@ -153,11 +154,11 @@ def _document(name_or_path: str) -> tuple[dict[str, object], Path | None]:
     """Returns a scenario's document, and what its files are relative to (``None``: built-in)."""
     if name_or_path.endswith(".toml"):
         path = Path(name_or_path)
-        return _toml(_file_text(path), str(path)), path.parent
+        return parse_toml(_file_text(path), str(path), hint=_HINT), path.parent
     known = names()
     if name_or_path in known:
         text = resources.files("simulations").joinpath("scenarios", f"{name_or_path}.toml").read_text("utf-8")
-        return _toml(text, name_or_path), None
+        return parse_toml(text, name_or_path, hint=_HINT), None
     close = difflib.get_close_matches(name_or_path, known, n=1)
     raise ConfigError(
         f"unknown scenario {name_or_path!r}" + (f": is {close[0]!r} meant?" if close else ""),
@@ -296,7 +297,9 @@ def _rule(table: StrictTable) -> RowRule:
 
 
 def _split(table: StrictTable) -> Split:
-    split = Split(test=table.number("test", Split.test, above=0.0), seed=table.whole("seed", Split.seed))
+    split = Split(
+        test=table.number("test", Split.test, above=0.0), seed=table.whole("seed", Split.seed, most=_LARGEST_SEED)
+    )
     if split.test >= 1.0:
         raise table.error("test", f"must be less than 1, not {split.test:g}", hint="It is the fraction that tests.")
     table.close()
@@ -335,10 +338,3 @@ def _file_text(path: Path) -> str:
         raise ConfigError(f"{path}: not text in UTF-8", hint=_HINT) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _toml(text: str, where: str) -> dict[str, object]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{where}: not valid TOML: {error}", hint=_HINT) from None

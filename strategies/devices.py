@@ -2,12 +2,12 @@
 
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from privacy.errors import ConfigError
+from privacy.toml_document import parse_toml
 from strategies.release import AnyRelease, Crossing, Release, find_release, read_release
 from strategies.task_file import StrictTable
 
@@ -106,11 +106,7 @@ def read_devices(path: Path) -> Devices:
         raise ConfigError(f"{path}: not text in UTF-8", hint=_HINT) from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}", hint=_HINT) from None
-    return parse_devices(data, where=f"{path}: ")
+    return parse_devices(parse_toml(text, str(path), hint=_HINT), where=f"{path}: ")
 
 
 def parse_devices(data: Mapping[str, object], *, where: str = "") -> Devices:

@@ -31,6 +31,7 @@ _KIND = "application/vnd.collegium.invitation+json"
 
 _WHOLE = ("rounds", "retries", "local_steps", "batch")
 _CLIPS = ("clip", "update_clip")
+_MOST_DIGITS = 30  # before or after the point
 TRAINING_PARAMETERS = ("rounds", "retries", "local_steps", "batch", "learning_rate")
 """Settings of the training that a charter gives ranges for, beside those of the algorithm itself."""
 
@@ -210,8 +211,7 @@ def resolve_job(
         chain=study.chain,
         **rest,
     )
-    refused = OWN_SCALING if study.task.scaling == "own" else ""
-    check_privacy(algorithm, job.privacy, job.unit, secagg=True, refused=refused)
+    check_privacy(job, refused=OWN_SCALING if study.task.scaling == "own" else "")
     check_plan(job)
     return job
 
@@ -269,8 +269,13 @@ def _read(data: bytes, coordinator: bytes) -> Invitation:
     )
 
 
+def in_reach(value: Decimal) -> bool:
+    """Tells whether an invitation can carry ``value``: what is computed from it takes no time that it could choose."""
+    return value.is_finite() and abs(value.adjusted()) <= _MOST_DIGITS
+
+
 def _decimal(text: str) -> Decimal:
     value = Decimal(text)
-    if not value.is_finite() or str(value) != text or abs(value.adjusted()) > 30:
+    if not in_reach(value) or str(value) != text:
         raise ConfigError(f"{text[:40]!r} is not one finite decimal")
     return value

@@ -5,7 +5,6 @@ of the simulation is a study too: what it says about rows is not read here.
 """
 
 import hashlib
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,6 +14,7 @@ import rfc8785
 
 from privacy.errors import ConfigError
 from privacy.secagg.context import MIN_SITES
+from privacy.toml_document import parse_toml
 from strategies.chain_spec import ChainSpec, parse_chain
 from strategies.parts import AgentSpec, Division, parse_agents, parse_division
 from strategies.task import SiteId, Task
@@ -69,10 +69,7 @@ def read_study(text: str, *, where: str) -> Study:
 
     Raises: ConfigError: Anything missing, misspelt, of a wrong type or contradictory.
     """
-    try:
-        document = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # of both, TOMLDecodeError is the first
-        raise ConfigError(f"{where}: not valid TOML: {str(error)[:120]}") from None
+    document = parse_toml(text, where)
     if "based_on" in document:
         raise ConfigError(f"{where}: a study says everything itself", hint="Copy in what it was based on.")
     return parse_study(document, where=f"{where}: ")

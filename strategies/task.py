@@ -1,19 +1,22 @@
 """What is learnt: features with public constants, target, model and training settings, parsed once to frozen values.
 
 Everything here is public and fixed before any private row is read. A feature's encoding is a function of one record
-and of these constants alone (privacy-audit corrections, 1): scaling a record by its neighbours would break the
+and of these constants alone (docs/privacy-rules.md, 1): scaling a record by its neighbours would break the
 sensitivity that per-record clipping promises.
 """
 
 import math
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import Literal, NewType
 
 from privacy.errors import ConfigError
 
 GROUP = 4
 """Channels that a ``cnn`` normalises together; fixed, so that a narrower one has some of the same groups."""
+
+_MOST_WEIGHTS = 2**31
 
 SiteId = NewType("SiteId", str)
 
@@ -104,6 +107,9 @@ class ModelSpec:
             raise ConfigError("a model of kind cnn has an image, and no other has", hint="Give image to a cnn only.")
         if self.image is not None:
             self._check_image(self.image, n_inputs)
+        weights = sum(a * b for a, b in pairwise((n_inputs, *self.hidden, self.outputs)))
+        if weights > _MOST_WEIGHTS:
+            raise ConfigError("a model of more weights than any machine here holds", hint="Give smaller hidden sizes.")
 
     def part(self, width: float = 1.0, depth: int = 0) -> "ModelSpec":
         """Returns a smaller model whose parameters are leading slices of this one's.

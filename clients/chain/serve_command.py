@@ -23,6 +23,7 @@ from clients.channel.listener import Listener
 from clients.channel.reception import Service
 from clients.channel_gate import ChannelGate
 from clients.resident import stop_on_signals
+from privacy.command_line import seconds
 from privacy.errors import ConfigError, VerificationError
 from privacy.store.log import Record
 from privacy.store.site_folder import SiteFolder
@@ -54,7 +55,10 @@ def serve(
     ] = "",
     blocks: Annotated[str, typer.Option(help="With --model: as in `collegium plan`.")] = "",
     deadline: Annotated[
-        float, typer.Option(min=1, help="Seconds in mid-step without a word from a neighbour that end a chain.")
+        float,
+        typer.Option(
+            min=1, callback=seconds, help="Seconds in mid-step without a word from a neighbour that end a chain."
+        ),
     ] = 30.0,
     measure: Annotated[
         bool, typer.Option("--measure", help="Let the other sites time pieces and the line: `plan --calibrate`.")

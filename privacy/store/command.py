@@ -77,7 +77,8 @@ def _clients(module: str) -> Any:
     try:
         return importlib.import_module(f"clients.{module}")
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed", hint="In the source's folder: pip install -c constraints.txt '.[site]'.") from error
+        hint = "In the source's folder: pip install -c constraints.txt '.[site]'."
+        raise ConfigError(f"{error.name} is not installed", hint=hint) from error
 
 
 @site.command("ledger")

@@ -21,7 +21,7 @@ from privacy.errors import ConfigError, VerificationError
 from privacy.keys.signing import SEED_BYTES, SigningKey
 from privacy.store import key_files
 from privacy.store.application import application_digest
-from privacy.store.run_folder import read_file
+from privacy.store.run_folder import read_file, read_text
 
 federation = typer.Typer(name="federation", no_args_is_help=True, add_completion=False)
 
@@ -59,7 +59,9 @@ def init(
 
     An entry of the draft may name an enrolment file, whose place is told from the draft's folder.
     """
-    charter = from_draft(_text(draft), _adopted(previous), read=lambda name: _enrolment(draft.parent / name))
+    charter = from_draft(
+        read_text(draft, limit=MAX_BYTES), _adopted(previous), read=lambda name: _enrolment(draft.parent / name)
+    )
     _write(out, SignedCharter(charter, {}).encode(), replace=False)
     typer.echo(charter.digest)
     typer.echo(f"{out}: version {charter.version}, {charter.signatures} officers must sign it.", err=True)
@@ -135,7 +137,7 @@ def study(file: Annotated[Path, typer.Argument(show_default=False, help="A study
     """Print the digest of a study: what a charter approves to be learnt."""
     # By name: this package imports no other one of ours.
     read_study = importlib.import_module("strategies.study").read_study
-    typer.echo(read_study(_text(file), where=str(file)).digest)
+    typer.echo(read_study(read_text(file, limit=MAX_BYTES), where=str(file)).digest)
 
 
 def _standing(signed: SignedCharter, names: list[str], lacks: list[str]) -> list[str]:
@@ -163,13 +165,6 @@ def _enrolment(path: Path) -> bytes:
     if path.exists() and not path.is_file():
         raise ConfigError(f"{path} is not a file")
     return read_file(path, limit=MAX_BUNDLE_BYTES)
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_file(path, limit=MAX_BYTES).decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not text") from None
 
 
 def _write(path: Path, data: bytes, *, replace: bool) -> None:

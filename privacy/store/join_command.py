@@ -17,7 +17,7 @@ from privacy.enrolment.certificates import MAX_CERTIFICATE_BYTES
 from privacy.errors import ConfigError
 from privacy.store import joining
 from privacy.store.joining import Papers
-from privacy.store.run_folder import read_file
+from privacy.store.run_folder import read_file, read_text
 from privacy.store.site_folder import SiteFolder
 
 _LARGEST_TEXT = 2**20
@@ -41,7 +41,11 @@ def join(  # noqa: PLR0913, PLR0917 - a command's options are its arguments
     for option, value in (("--fingerprint", fingerprint), ("--digest", digest)):
         if not _DIGEST.fullmatch(value):
             raise ConfigError(f"{option} is not a SHA-256 digest", hint="64 digits, 0-9 and a-f.")
-    opened, text, own = SiteFolder(folder), _text(study), _text(policy)
+    opened, text, own = (
+        SiteFolder(folder),
+        read_text(study, limit=_LARGEST_TEXT),
+        read_text(policy, limit=_LARGEST_TEXT),
+    )
     learnt = read_study(text, where=str(study))
     papers = Papers(
         certificate=read_file(certificate, limit=MAX_CERTIFICATE_BYTES),
@@ -83,7 +87,9 @@ def charter(folder: _Folder, add: Annotated[Path, typer.Argument(metavar="ADD", 
 
 def declare(folder: _Folder) -> None:
     """Enter assets that are new in site.toml into the ledger, with the budget of the charter."""
-    names = joining.declare_assets(SiteFolder(folder))
+    opened = SiteFolder(folder)
+    learnt = read_study(opened.study, where=opened.common_settings.study)
+    names = joining.declare_assets(opened, patients=bool(learnt.task.patient))
     typer.echo(f"declared: {', '.join(names)}" if names else "nothing is new")
 
 
@@ -95,7 +101,8 @@ def read_study(text: str, *, where: str) -> Any:
     try:
         module = importlib.import_module("strategies.study")
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error.name} is not installed", hint="pip install 'collegium[site]'") from error
+        hint = "In the source's folder: pip install -c constraints.txt '.[site]'."
+        raise ConfigError(f"{error.name} is not installed", hint=hint) from error
     return module.read_study(text, where=where)
 
 
@@ -103,13 +110,6 @@ def _check_policy(text: str, folder: SiteFolder) -> None:
     from privacy.policy.engine import CedarPolicy  # noqa: PLC0415 - brings Cedar, which only a policy needs
 
     CedarPolicy(text, "site" if folder.settings_file == "site.toml" else "server")
-
-
-def _text(path: Path) -> str:
-    try:
-        return read_file(path, limit=_LARGEST_TEXT).decode()
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not text in UTF-8") from None
 
 
 def _now() -> datetime:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from privacy.charter.document import Charter
 from privacy.charter.signatures import decode, verify_chain
+from privacy.dp.combinations import payable
 from privacy.dp.filters import Filter, FilterKind
 from privacy.enrolment.certificates import Role, check_leaf, check_root, federation_of, fingerprint
 from privacy.enrolment.certificates import read_certificate as to_certificate
@@ -81,8 +82,8 @@ def join(folder: SiteFolder, papers: Papers, *, root: str, digest: str, now: dat
     if papers.study_digest not in charter.studies.values():
         raise VerificationError("the study is not one that the charter lists")
     settings = _settings(folder, papers.settings)
-    _check_claims(settings, patients=papers.patients)
     assets = assets_of(charter, settings)
+    _check_claims(settings, assets, patients=papers.patients)
     files = {
         ROOT_FILE: papers.root,
         Path(TLS_FILE).with_suffix(".crt").name: papers.certificate,
@@ -137,17 +138,22 @@ def add_charter(folder: SiteFolder, data: bytes) -> Charter:
     return charter
 
 
-def declare_assets(folder: SiteFolder) -> tuple[str, ...]:
+def declare_assets(folder: SiteFolder, *, patients: bool) -> tuple[str, ...]:
     """Enters assets that the settings and the charter list and the ledger does not know yet; returns their names.
 
     An asset that is known keeps the budget that it was declared with, whatever a later charter says.
 
-    Raises: ConfigError: The settings ask for what the charter does not allow.
+    Args:
+      folder: Has joined.
+      patients: Whether the study tells patients apart.
+
+    Raises: ConfigError: The settings ask for what the charter does not allow, or for a budget that nothing can spend.
     """
-    ledger = folder.ledger()
+    ledger, settings = folder.ledger(), folder.common_settings
     with ledger.reading() as books:
         known = set(books.assets)
-    new = [asset for asset in assets_of(folder.charter, folder.common_settings) if asset.name not in known]
+    new = [asset for asset in assets_of(folder.charter, settings) if asset.name not in known]
+    _check_claims(settings, new, patients=patients)
     for asset in new:
         ledger.declare(asset)
     return tuple(asset.name for asset in new)
@@ -226,16 +232,24 @@ def _asset(charter: Charter, settings: AssetSettings) -> Asset:
     return Asset(settings.name, budgets, _shares(settings.purposes))
 
 
-def _check_claims(settings: SiteSettings | ServerSettings, *, patients: bool) -> None:
-    """Refuses a budget that no run of the study could be priced under: it could not be corrected later."""
+def _check_claims(settings: SiteSettings | ServerSettings, assets: Iterable[Asset], *, patients: bool) -> None:
+    """Refuses budgets that no run of the study could be priced under: they could not be corrected later."""
+    if isinstance(settings, ServerSettings):
+        return
     unit, other = ("patient", "record") if patients else ("record", "patient")
-    for asset in settings.assets.values() if isinstance(settings, SiteSettings) else ():
-        for claim in asset.claims:
+    together = payable(patients=patients)
+    for asset in assets:
+        for claim in asset.budgets:
             if claim.startswith(other):
                 raise ConfigError(
                     f"asset {asset.name}: the study protects a {unit}, and claims has {claim!r}",
                     hint=f"Write {claim.replace(other, unit)!r}.",
                 )
+        if set(asset.budgets) not in map(set, together):
+            raise ConfigError(
+                f"asset {asset.name}: no run is priced under {' and '.join(asset.budgets)}",
+                hint=f"Runs are priced under {', or '.join(' with '.join(claims) for claims in together)}.",
+            )
 
 
 def _kind(charter: Charter, settings: AssetSettings, claim: str) -> FilterKind:

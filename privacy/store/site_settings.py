@@ -5,7 +5,6 @@ the place in the file. The keys are in docs/how-to-site.md.
 """
 
 import difflib
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -17,6 +16,7 @@ from zoneinfo import ZoneInfo
 
 from privacy.dp.filters import FilterKind
 from privacy.errors import ConfigError
+from privacy.toml_document import parse_toml
 
 CLAIMS = ("record", "patient", "record-distributed", "patient-distributed", "site-distributed")
 """What a site itself pays for; noise of the claim ``site`` is the server's."""
@@ -244,10 +244,7 @@ def _address(url: str) -> tuple[str, int] | None:
 
 
 def _document(text: str, where: str) -> "_Table":
-    try:
-        return _Table(tomllib.loads(text, parse_float=Decimal), where, "")
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError(f"{where}: not valid TOML: {str(error)[:120]}", hint=_HINT) from None
+    return _Table(parse_toml(text, where, decimals=True, hint=_HINT), where, "")
 
 
 class _Table:

@@ -1,6 +1,5 @@
 """What an audit is about: a run's signed report, and for a simulated run also its job, its records and its model."""
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 from privacy.audit.audited import original
 from privacy.audit.statement import Statement
 from privacy.errors import ConfigError
-from privacy.store.run_folder import MODEL_FILE, REPORT_FILE, RUN_FILE, RunFolder
+from privacy.store.run_folder import MODEL_FILE, REPORT_FILE, RUN_FILE, RunFolder, read_text
+from privacy.toml_document import parse_toml
 from server.model_file import read_model
 from simulations.data.datasets import SiteData
 from simulations.job import Job, resolve
@@ -76,10 +76,7 @@ def _simulated(folder: RunFolder) -> Simulated:
 
 
 def _run_file(folder: RunFolder) -> Mapping[str, Any]:
-    try:
-        told = tomllib.loads(folder.read(RUN_FILE).decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{folder.path / RUN_FILE} cannot be read: {error}") from error
+    told = parse_toml(read_text(folder.path / RUN_FILE), str(folder.path / RUN_FILE))
     if not isinstance(told.get("options"), dict) or not isinstance(told.get("job"), str):
         raise ConfigError(f"{folder.path / RUN_FILE} does not say what was run")
     return told

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from privacy.charter.rules import CharterRefusalError
+from privacy.command import _outcome
 from privacy.dp.plan import Unit
 from privacy.errors import ConfigError
 from server import command, real_run
@@ -67,6 +68,49 @@ def test_a_run_is_begun_driven_shown_and_read(
     with pytest.raises(ConfigError, match="cannot be written"):
         command.read("model", RUN, hub, tmp_path / "model")
     assert [entry["action"] for entry in accesses(parties)] == ["start", "read-status", "read-model", "read-model"]
+
+
+def test_a_damaged_run_file_hides_no_other_run(parties: Parties, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, hub = started(parties), parties.federation.hub.path
+    whole = (folder / "run.toml").read_text(encoding="utf-8")
+    for name, text in (("cut", whole[:37]), ("empty", "")):
+        (folder.with_name(name)).mkdir()
+        (folder.with_name(name) / "run.toml").write_text(text, encoding="utf-8")
+    command.status(hub)
+    lines = capsys.readouterr().out.splitlines()[-3:]
+    assert "not valid TOML" in lines[0]
+    assert "does not say how the run stands" in lines[1]
+    assert lines[2].startswith(f"{RUN}  finished")
+    for name in ("cut", "empty"):
+        with pytest.raises(ConfigError, match=r"not valid TOML|does not say how"):
+            command.stop(name, hub)
+
+
+@pytest.mark.parametrize("number", ["1e999999", "-1e-999999", "1e31", "nan", "inf"])
+def test_a_number_beyond_all_use_is_refused_at_once(number: str, parties: Parties) -> None:
+    with pytest.raises(ConfigError, match="must be a finite number between"):
+        started(parties, settings=[f"rounds={number}"])
+    assert not (parties.federation.hub.path / "runs" / RUN).exists()
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e300", "0", "-1"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("server", "run", "fedavg", "nowhere", "--asset", "heart"),
+        ("server", "resume", "first", "nowhere"),
+        ("predict", "nowhere", "--rows", "2"),
+        ("stage", "serve", "nowhere"),
+    ],
+    ids=" ".join,
+)
+def test_a_deadline_that_is_none_is_refused_before_anything_is_begun(
+    words: tuple[str, ...], seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _outcome([*words, "--deadline", seconds]) == 2
+    said = capsys.readouterr().err
+    assert "--deadline" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(
@@ -148,6 +192,8 @@ def test_the_unit_of_shared_noise_follows_the_settings_of_the_run() -> None:
         ({"settings": ["rounds=0"]}, "rounds = 0"),
         ({"settings": ["magic=1"]}, "no setting 'magic'"),
         ({"settings": ["unit=village"], "privacy": ("distributed",)}, "unit"),
+        ({"settings": ["unit=site"]}, "--set unit goes with --privacy distributed"),
+        ({"privacy": ("record", "site")}, "--privacy record --privacy site is not offered"),
         ({"epsilon": "lots"}, "--epsilon must be a number"),
         ({"delta": "Infinity"}, "--delta must be a finite number"),
         ({"sites": "alba,nowhere"}, "no site 'nowhere'"),

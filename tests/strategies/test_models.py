@@ -115,6 +115,8 @@ def test_refuses_a_vector_of_another_size_and_leaves_the_module() -> None:
     [
         (ModelSpec("mlp", (5,), "zero"), 3, 0, "kind mlp cannot start at zero"),
         (replace(CNN, init="zero"), 144, 0, "kind cnn cannot start at zero"),
+        (ModelSpec("mlp", (10**30,), "torch"), 3, 0, "more weights than any machine"),
+        (ModelSpec("mlp", (2**16, 2**16), "torch"), 3, 0, "more weights than any machine"),
         (ModelSpec("mlp", (), "torch"), 3, 0, r"kind mlp with hidden sizes \[\]"),
         (ModelSpec("mlp", (4, 0), "torch"), 3, 0, r"hidden sizes \[4, 0\]"),
         (ModelSpec("logistic", (5,)), 3, 0, "no hidden layer"),
