@@ -71,8 +71,6 @@ def resolve(options: Options) -> Job:
     given = {key: to_number(key, value) for key, value in settings.items()}
     algorithm = build(strategy, {**scenario.task.settings_for(strategy), **given})
     chosen = tuple(name for name in options.privacy.split("+") if name != "none")
-    unit = unit_of(settings_unit, chosen, training)
-    check_privacy(algorithm, chosen, unit, secagg=options.secagg, refused=scenario.record_privacy_refused)
     job = Job(
         name=scenario.name,
         scenario=scenario,
@@ -82,7 +80,7 @@ def resolve(options: Options) -> Job:
         sites=sites,
         seed=options.seed,
         privacy=chosen,
-        unit=unit,
+        unit=unit_of(settings_unit, chosen),
         secagg=options.secagg,
         epsilon=options.epsilon,
         delta=options.delta,
@@ -92,6 +90,7 @@ def resolve(options: Options) -> Job:
         agents=agents,
         chain=scenario.chain,
     )
+    check_privacy(job, refused=scenario.record_privacy_refused)
     check_agents(job, sites)
     check_plan(job)
     return job

@@ -8,10 +8,12 @@ from decimal import Decimal, InvalidOperation
 from types import MappingProxyType
 from typing import Any, Self
 
+from privacy.dp.combinations import COMBINATIONS
 from privacy.errors import ConfigError
 
-PRIVACY = ("none", "record", "site", "distributed", "record+distributed")
+PRIVACY = tuple("+".join(names) or "none" for names in COMBINATIONS)
 _DECIMALS = ("epsilon", "delta", "budget")
+_LARGEST_WHOLE = 2**53 - 1  # that JSON holds exactly: a job has a digest
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,9 @@ class Options:
                 f"--privacy {self.privacy.replace('+', ' --privacy ')} is not offered",
                 hint=f"There are: {', '.join(PRIVACY[:-1])}, and record together with distributed.",
             )
-        for name, low in (("rounds", 0), ("seed", 0), ("sites", 0)):
-            if getattr(self, name) < low:
-                raise ConfigError(f"--{name} cannot be negative")
-        if self.seed >= 2**32:
-            raise ConfigError("--seed must be below 2^32")
+        for name, most in (("rounds", _LARGEST_WHOLE), ("seed", 2**32 - 1), ("sites", _LARGEST_WHOLE)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"--{name} is a whole number from 0 to {most}")
         if not (self.epsilon.is_finite() and self.epsilon > 0):
             raise ConfigError(f"--epsilon must be a positive number, not {self.epsilon}")
         if not (self.delta.is_finite() and 0 < self.delta < 1):
@@ -80,7 +80,7 @@ class Options:
         values: dict[str, Any] = {}
         for key, value in config.items():
             if key == "set":
-                values["settings"] = parse_settings(shlex.split(str(value)))
+                values["settings"] = parse_settings(_words(str(value)))
             elif key in _DECIMALS:
                 values[key] = to_decimal(key, str(value))
             else:
@@ -99,6 +99,13 @@ class Options:
             "set": pairs,
             "out": self.out,
         }
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"the run configuration key 'set' is not a list of key=value: {error}") from None
 
 
 def parse_settings(pairs: list[str]) -> Mapping[str, str]:
@@ -137,10 +144,10 @@ def to_number(name: str, text: str) -> float:
 
 
 def to_whole(name: str, text: str, *, low: int) -> int:
-    """Reads a whole number of at least ``low``. Raises: ConfigError: It is not one."""
+    """Reads a whole number of at least ``low``. Raises: ConfigError: It is not one, or beyond what JSON holds."""
     value = to_number(name, text)
-    if value != int(value) or value < low:
-        raise ConfigError(f"--set {name} must be a whole number from {low} up, not {text}")
+    if value != int(value) or not low <= value <= _LARGEST_WHOLE:
+        raise ConfigError(f"--set {name} must be a whole number from {low} to {_LARGEST_WHOLE}, not {text}")
     return int(value)
 
 

@@ -6,17 +6,22 @@ agreed. So every table is read through `StrictTable`, where each key is taken on
 
 import difflib
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeGuard
 
 from privacy.errors import ConfigError
+from strategies.registry import build
 from strategies.task import Feature, ModelSpec, Reference, Target, Task, Training
 
 TASK_KEYS = frozenset({"features", "metric", "model", "patient", "scaling", "strategies", "target", "training"})
 """The keys of a document that `parse_task` reads."""
 
 _HINT = "The keys and what they mean: docs/how-to-own-data.md."
+
+_LARGEST_WHOLE = 2**53 - 1
+"""Above it neither a cell nor canonical JSON, of which digests are taken, tells a whole number from the next."""
 
 Scalar = float | str
 
@@ -79,13 +84,15 @@ class StrictTable:
             raise self.error(key, f"must be greater than {above:g}, not {value:g}")
         return float(value)
 
-    def whole(self, key: str, default: int | None = None, *, least: int = 0) -> int:
-        """Takes a whole number of at least ``least``."""
+    def whole(self, key: str, default: int | None = None, *, least: int = 0, most: int = _LARGEST_WHOLE) -> int:
+        """Takes a whole number from ``least`` to ``most``."""
         value = self._take(key, default)
         if not isinstance(value, int) or isinstance(value, bool):
             raise self.error(key, f"must be a whole number, not {value!r}")
         if value < least:
             raise self.error(key, f"must be at least {least}, not {value}")
+        if value > most:
+            raise self.error(key, f"must be at most {most}, not {value}")
         return value
 
     def sizes(self, key: str) -> tuple[int, ...]:
@@ -108,7 +115,7 @@ class StrictTable:
         """Takes a list of different finite numbers and strings; an absent key is an empty list."""
         values = self._list(key, default=())
         for value in values:
-            if not is_number(value) and not isinstance(value, str):
+            if not is_scalar(value):
                 raise self.error(key, f"must hold finite numbers or text, not {value!r}")
         scalars = tuple(value.strip() if isinstance(value, str) else value for value in values if is_scalar(value))
         if len(set(scalars)) < len(scalars):
@@ -174,12 +181,12 @@ class StrictTable:
 
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a TOML value is a finite number; a truth value is none, although Python counts it as one."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def is_scalar(value: object) -> TypeGuard[Scalar]:
-    """Whether a TOML value is a finite number or a string."""
-    return is_number(value) or isinstance(value, str)
+    """Whether a TOML value is a string or a finite number, a whole one small enough to be told from its neighbours."""
+    return isinstance(value, str) or (is_number(value) and not (isinstance(value, int) and abs(value) > _LARGEST_WHOLE))
 
 
 def parse_task(data: Mapping[str, object], *, where: str = "") -> Task:
@@ -374,5 +381,14 @@ def _optimizer(table: StrictTable) -> Literal["sgd", "adam"]:
 
 
 def _strategies(table: StrictTable) -> dict[str, dict[str, float]]:
-    # Which strategies and settings exist is the registry's to say; here they only have to be numbers.
-    return {name: settings.numbers(positive=("learning_rate",)) for name, settings in table.rest().items()}
+    """Returns the settings of every strategy that is listed, as `strategies.registry.build` takes them."""
+    return {name: _strategy(table, name, settings) for name, settings in table.rest().items()}
+
+
+def _strategy(table: StrictTable, name: str, settings: StrictTable) -> dict[str, float]:
+    numbers = settings.numbers(positive=("learning_rate",))
+    try:
+        build(name, {key: value for key, value in numbers.items() if key != "learning_rate"})
+    except ConfigError as error:
+        raise table.error(name, str(error), hint=error.hint) from None
+    return numbers

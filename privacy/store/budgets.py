@@ -1,7 +1,7 @@
 """What a ledger is about: data assets with their budgets, and the debits that count against them. Pure values.
 
 An asset is a population, not a file: versions, views and overlapping extracts of the same people are aliases of one
-asset and share its budgets (privacy-audit corrections, "Ledger").
+asset and share its budgets (docs/privacy-rules.md, 16).
 """
 
 import math
@@ -39,8 +39,9 @@ class Asset:
     Attributes:
       name: Of the population.
       budgets: By claim. A claim is what neighbours differ by (``record``, ``patient``, ``site``), with a suffix where
-        it holds against some people only (``record-distributed``). Claims are never added up; instead every
-        reservation must be priced under each of them.
+        it holds against some people only (``site-distributed``). Claims are never added up; instead every reservation
+        must be priced under each of them, so those of an asset are claims that one run pays for together, such as
+        ``record`` with ``site-distributed`` (`privacy.dp.combinations.payable`).
       purposes: Which uses are allowed, each with the share of every budget that it may spend at most, in (0, 1]; the
         budget itself binds their sum.
       aliases: Other names of the same population; more may be declared later, none taken back.
@@ -121,6 +122,9 @@ class Debit:
     @classmethod
     def from_json(cls, body: Mapping[str, Any]) -> "Debit":
         """Reads what ``to_json`` wrote; anything else raises some error."""
+        numbers = {name: body[name] for name in ("round", "attempt", "limit")}
+        if not all(type(number) is int and number >= 0 for number in numbers.values()):
+            raise ConfigError(f"{numbers} are no numbers of a debit")
         return cls(**{**body, "event": event_from_json(body["event"])})
 
 

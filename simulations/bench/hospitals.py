@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from privacy.store.run_folder import METRICS_FILE
+from simulations.bench.scored import mean
 from simulations.engines import run_local, run_ray
 from simulations.harness import Experiment
 from simulations.job import Job, resolve
@@ -33,7 +34,7 @@ _FLAMBY = {
     "fedavg": 0.6850,
     "fedprox": 0.6850,
     "scaffold": 0.6840,
-    "fedadam": 0.7256,
+    "fedadam": 0.7255,
     "fedyogi": 0.7314,
     "fedadagrad": 0.7314,
 }  # mean of 4 hospitals, seeds 42 to 46; released by FLamby (owkin, MIT)
@@ -69,7 +70,7 @@ def hospitals(seeds: int, progress: TextIO) -> dict[str, Any]:
         found = []
         for seed in range(seeds):
             model = federate(replace(of, seed=seed), data)
-            found.append(statistics.fmean(model.score(site, data[site].test) for site in of.sites))
+            found.append(mean(model.score(site, data[site].test) for site in of.sites))
             print(f"\rhospitals, {what}: {seed + 1} of {seeds} seeds", end="", file=progress, flush=True)
         print(file=progress)
         return {"mean": statistics.fmean(found), "sd": statistics.stdev(found) if seeds > 1 else 0.0}
@@ -77,9 +78,9 @@ def hospitals(seeds: int, progress: TextIO) -> dict[str, Any]:
     return {
         "seeds": seeds,
         "delta": str(job.delta),
-        "home": statistics.fmean(reference.home.values()),
-        "elsewhere": statistics.fmean(reference.elsewhere.values()),
-        "pooled": statistics.fmean(reference.pooled.values()),
+        "home": mean(reference.home.values()),
+        "elsewhere": mean(reference.elsewhere.values()),
+        "pooled": mean(reference.pooled.values()),
         "constant": reference.constant,
         "majority": reference.majority,
         "together": over_seeds(job, "no privacy"),
@@ -101,7 +102,7 @@ def flamby(progress: TextIO) -> dict[str, dict[str, float]]:
             job = resolve(Options(scenario="hospitals-flamby", strategy=strategy, seed=seed, privacy="none"))
             data = load_member_data(job)
             model = federate(job, data)
-            means.append(statistics.fmean(model.score(site, data[site].test) for site in job.sites))
+            means.append(mean(model.score(site, data[site].test) for site in job.sites))
         found[strategy] = {"released": released, "found": statistics.fmean(means)}
         print(f"flamby, {strategy}: {found[strategy]['found']:.4f}", file=progress, flush=True)
     return found

@@ -7,7 +7,7 @@ import pytest
 
 from privacy.errors import ConfigError
 from simulations.job import resolve
-from simulations.options import Options
+from simulations.options import PRIVACY, Options
 from strategies.refusals import check_plan
 from strategies.regions import Plan
 from strategies.sub_models import keys
@@ -54,6 +54,20 @@ def test_what_cannot_be_served_is_refused(options: Mapping[str, Any], line: str,
     assert str(caught.value) == line
     assert hint in caught.value.hint
     assert len(caught.value.lines()) == 2
+
+
+@pytest.mark.parametrize("privacy", PRIVACY)
+@pytest.mark.parametrize("unit", ["", "record", "site"])
+def test_a_scenario_that_can_protect_no_record_protects_none(privacy: str, unit: str) -> None:
+    one_step = {"local_steps": "1", "batch": "0"}
+    options = Options(
+        scenario="hospitals-flamby", privacy=privacy, settings=one_step | ({"unit": unit} if unit else {})
+    )
+    if (privacy, unit) in {("none", ""), ("site", ""), ("distributed", "site")}:
+        assert resolve(options).privacy == tuple(name for name in privacy.split("+") if name != "none")
+        return
+    with pytest.raises(ConfigError, match=r"moves all others|unit goes with|protects records twice"):
+        resolve(options)
 
 
 def test_a_model_of_which_nothing_could_be_summed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

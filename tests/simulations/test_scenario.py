@@ -269,6 +269,8 @@ BAD: dict[str, dict[str, Any]] = {
     "sites[0].only[0].above: unknown key": {"sites": sites(only=[{"column": "a", "above": 1}])},
     "split.test: must be greater than 0": {"split": {"test": 0}},
     "split.test: must be less than 1": {"split": {"test": 1}},
+    "split.seed: must be at most 4294967295, not 4294967296": {"split": {"seed": 2**32}},
+    "split.seed: must be at least 0": {"split": {"seed": -1}},
     "data.incomplete: 'ignore' is not one of": {"data": {"incomplete": "ignore"}},
     "data.origin: unknown key": {"data": {"origin": "uci-heart-disease"}},
     "data.deal.kind: is missing": shared(deal={}),

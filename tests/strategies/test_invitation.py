@@ -38,7 +38,6 @@ SETTINGS = [
     (("site",), Unit.SITE),
     (("distributed",), Unit.RECORD),
     (("distributed",), Unit.SITE),
-    (("record", "site"), Unit.SITE),
     (("record", "distributed"), Unit.SITE),
 ]
 

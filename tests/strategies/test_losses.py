@@ -47,6 +47,11 @@ def test_exits_count_alike(k: int) -> None:
     assert record_losses(logits, labels).shape == (6,)
 
 
+def test_of_two_exits_that_know_nothing_the_loss_is_twice_that_of_a_coin() -> None:
+    """The sum of the exits, not their mean; docs/how-to-own-data.md says so."""
+    assert mean_loss(torch.zeros(4, 2, 1), torch.zeros(4)).item() == pytest.approx(2 * np.log(2))
+
+
 @pytest.mark.parametrize("n", [3, 7, 13, 199])
 @pytest.mark.parametrize("k", [1, 4])
 def test_the_mean_has_torchs_own_gradient_bit_for_bit(n: int, k: int) -> None:

@@ -197,6 +197,13 @@ BAD: dict[str, dict[str, Any]] = {
     "strategies.fedadam.tau: must be a finite": {"strategies__fedadam__tau": "small"},
     "strategies.fedadam.learning_rate: must be greater": {"strategies__fedadam__learning_rate": 0},
     "strategies.fedadam: must be a table": {"strategies__fedadam": 1},
+    "strategies.fedporx: unknown strategy 'fedporx'": {"strategies__fedporx": {"mu": 5.0}},
+    "strategies.fedprox: strategy 'fedprox' has no setting 'nu'": {"strategies__fedprox": {"nu": 5.0}},
+    "strategies.fedprox: mu cannot be -5": {"strategies__fedprox": {"mu": -5.0}},
+    "strategies.fedavg: strategy 'fedavg' has no setting 'mu'": {"strategies__fedavg": {"learning_rate": 1, "mu": 1}},
+    "training.batch: must be at most 9007199254740991": {"training__batch": 2**53},
+    "training.learning_rate: must be a finite number": {"training__learning_rate": 10**400},
+    "features[2].missing: must hold finite numbers or text": {"features__2__missing": [2**53]},
     "feature: unknown key": {"feature": []},
 }
 

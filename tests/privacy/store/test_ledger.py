@@ -388,6 +388,17 @@ class TestWitness:
         with pytest.raises(VerificationError, match="replaced by another copy"):
             ledger.reserve([debit(3)])
 
+    def test_another_history_of_the_same_length_is_found_while_open(self, tmp_path: Path) -> None:
+        ledger = ledger_in(tmp_path)
+        ledger.reserve([debit(1)])
+        (tmp_path / "other").mkdir()
+        other = ledger_in(tmp_path / "other")
+        other.reserve([debit(1)])
+        assert other.head().seq == ledger.head().seq
+        (tmp_path / "ledger.db").write_bytes((tmp_path / "other" / "ledger.db").read_bytes())
+        with pytest.raises(VerificationError, match="replaced by another copy"):
+            ledger.reserve([debit(2)])
+
     def test_another_history_is_found(self, tmp_path: Path) -> None:
         ledger = ledger_in(tmp_path)
         ledger.reserve([debit(1)])

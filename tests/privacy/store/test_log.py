@@ -259,8 +259,11 @@ class TestLedgerHeads:
         log.check_ledger(ledger)  # nothing was logged yet
         for number in range(3):
             ledger.reserve([debit(number)])
+            for _ in range(2):
+                log.note_ledger(ledger, KEY)
             with ledger.reading() as books:
-                log.append([ledger_head(books.ledger, books.head)], KEY)
+                assert log.entries()[-1].record == ledger_head(books.ledger, books.head)
+                assert len(log.entries()) == 2 + number, "a head that did not move is no entry"
             if number == 1:
                 old = tmp_path / "old.db"
                 with (

@@ -1,3 +1,5 @@
+import hashlib
+import os
 import tomllib
 from pathlib import Path
 
@@ -6,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privacy.errors import ConfigError
-from privacy.store.run_folder import RunFolder, read_file, to_toml
+from privacy.store.run_folder import RunFolder, read_file, sha256_of, to_toml
 
 values = st.one_of(
     st.booleans(),
@@ -46,6 +48,32 @@ def test_an_unwritable_place_is_a_plain_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         RunFolder.create(tmp_path / "file" / "run")
+
+
+def test_what_never_ends_or_never_comes_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless"):
+        for read in (read_file, sha256_of):
+            with pytest.raises(ConfigError, match=f"{name} is a pipe or a device, not a file"):
+                read(tmp_path / name)
+
+
+def test_a_file_that_says_nothing_of_its_size_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    (tmp_path / "endless").symlink_to("/proc/self/pagemap")  # its size is 0, and there are 256 GiB of it
+    for read in (read_file, sha256_of):
+        with pytest.raises(ConfigError, match="endless is larger than 4 MiB"):
+            read(tmp_path / "endless", limit=2**22)
+    assert read_file(Path("/proc/self/stat")).startswith(b"%d " % os.getpid())
+
+
+def test_a_digest_is_that_of_the_whole_file(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 10_000  # more than is read at once
+    (tmp_path / "data").write_bytes(data)
+    assert sha256_of(tmp_path / "data", limit=len(data)) == hashlib.sha256(data).hexdigest()
+    assert read_file(tmp_path / "data", limit=len(data)) == data
+    with pytest.raises(ConfigError, match="larger"):
+        sha256_of(tmp_path / "data", limit=len(data) - 1)
 
 
 def test_reading_names_what_is_wrong(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A party's folder: what join lets in, what reading refuses, which certificate and which charter are in force."""
 
+import json
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
@@ -93,6 +94,33 @@ def test_papers_that_do_not_hold_are_refused(north: Federation) -> None:
     other_use = SITE_TOML.replace('"training"', '"training", "selling"').encode()
     refused(north, replace(papers, settings=other_use), "hearts to be used for selling")
     refused(north, replace(papers, settings=SITE_TOML.encode() + b"epsilon = 2.1\n"), "more than the charter's 2")
+
+
+@pytest.mark.parametrize(
+    ("claims", "taken"),
+    [
+        ("{}", True),
+        ("{}-distributed", True),
+        ("site-distributed", True),
+        ("{} site-distributed", True),
+        ("site-distributed {}", True),
+        ("{} {}-distributed", False),
+        ("{}-distributed site-distributed", False),
+        ("{} {}-distributed site-distributed", False),
+    ],
+)
+@pytest.mark.parametrize("unit", ["record", "patient"])
+def test_a_budget_that_no_run_could_ever_spend_is_refused(
+    claims: str, taken: bool, unit: str, north: Federation
+) -> None:
+    listed = claims.replace("{}", unit).split()
+    text = SITE_TOML + f"claims = {json.dumps(listed)}\n"
+    papers = north.papers(settings=text.encode(), patients=unit == "patient")
+    if taken:
+        with north.join(papers=papers).ledger().reading() as books:
+            assert set(books.assets["hearts"].budgets) == set(listed)
+    else:
+        refused(north, papers, f"hearts: no run is priced under {' and '.join(listed)}")
 
 
 def test_a_root_of_another_federation_is_refused(north: Federation) -> None:
@@ -352,7 +380,7 @@ def test_a_charter_that_was_put_there_by_hand_is_refused(north: Federation) -> N
 
 def test_new_assets_are_declared_and_known_ones_keep_their_budget(north: Federation) -> None:
     folder = north.join()
-    assert joining.declare_assets(folder) == ()
+    assert joining.declare_assets(folder, patients=False) == ()
     both = {
         "hearts": {"purposes": ["training"], "epsilon": "3", "delta": "0.001"},
         "lungs": {"purposes": ["training"], "epsilon": "1", "delta": "0.001"},
@@ -361,7 +389,14 @@ def test_new_assets_are_declared_and_known_ones_keep_their_budget(north: Federat
     joining.add_charter(folder, second.encode())
     with (folder.path / "site.toml").open("a") as file:
         file.write(SITE_TOML[SITE_TOML.index("[asset") :].replace("hearts", "lungs"))
-    assert joining.declare_assets(folder) == ("lungs",)
+    asked = (folder.path / "site.toml").read_text()
+    (folder.path / "site.toml").write_text(asked + 'claims = ["record", "record-distributed"]\n')
+    with pytest.raises(ConfigError, match="asset lungs: no run is priced under record and record-distributed"):
+        joining.declare_assets(folder, patients=False)
+    (folder.path / "site.toml").write_text(asked)
+    with pytest.raises(ConfigError, match="protects a patient, and claims has 'record'"):
+        joining.declare_assets(folder, patients=True)
+    assert joining.declare_assets(folder, patients=False) == ("lungs",)
     with folder.ledger().reading() as books:
         budgets = {name: asset.budgets["record"] for name, asset in books.assets.items()}
     assert [getattr(budgets[name], "epsilon", None) for name in ("hearts", "lungs")] == [2, 1]

@@ -28,7 +28,7 @@ incomplete = "drop"
 test = 0.2
 seed = 7
 rows = 500
-claims = ["patient", "patient-distributed"]
+claims = ["patient", "site-distributed"]
 filter = "renyi"
 epsilon = 1.5
 """
@@ -43,7 +43,7 @@ def test_everything_that_can_be_said() -> None:
     assert dict(asset.columns) == {"age": "AGE", "ill": "DIAGNOSIS"}
     assert (asset.patient, asset.purposes) == ("PATIENT", ("training", "audit"))
     assert (asset.incomplete, asset.test, asset.seed, asset.rows) == ("drop", 0.2, 7, 500)
-    assert (asset.claims, asset.filter) == (("patient", "patient-distributed"), FilterKind.RENYI)
+    assert (asset.claims, asset.filter) == (("patient", "site-distributed"), FilterKind.RENYI)
     assert asset.epsilon == Decimal("1.5")
 
 
