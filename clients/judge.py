@@ -5,8 +5,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
 
+from clients.chain.payer import event_under, executed, leaves, ledger_name
 from clients.gate import PolicyRefusalError
 from privacy.charter.document import Charter
+from privacy.dp.events import Event, merged
 from privacy.dp.filters import Filter
 from privacy.dp.plan import PrivacyPlan, SitePlan
 from privacy.errors import PrivacyError
@@ -14,10 +16,13 @@ from privacy.policy.engine import Policy
 from privacy.policy.floor import check_floor
 from privacy.policy.requests import Protection, TrainingFacts, training_request
 from privacy.secagg.context import RoundContext, thresholds
+from privacy.store.books import Books
 from privacy.store.ledger import Ledger
 from privacy.store.site_settings import AssetSettings
+from strategies.chain_job import chain_of
 from strategies.invitation import Invitation
 from strategies.job import Job
+from strategies.task import SiteId
 
 
 @dataclass(frozen=True)
@@ -25,14 +30,18 @@ class SiteJudge:
     """Asks the hard floor, the head-room of the ledger and the site's Cedar policy.
 
     Attributes:
+      site: Whose it is.
       clock: The site's own time, in its own zone.
+      most_records: Of one patient, in the training records: what crosses a chain is priced by it. Secret.
     """
 
+    site: SiteId
     charter: Charter
     policy: Policy
     assets: Mapping[str, AssetSettings]
     ledger: Ledger = field(repr=False)
     clock: Callable[[], datetime]
+    most_records: int = field(repr=False)
 
     @property
     def digest(self) -> str:
@@ -93,7 +102,7 @@ class SiteJudge:
         every = (*plans, *central)
         if not every:
             return Protection()
-        after = [self._after(invitation, plan) for plan in plans]
+        after = [self._after(invitation, job, plan) for plan in plans]
         return Protection(
             settings=job.privacy,
             epsilon=max(plan.target for plan in every),
@@ -104,18 +113,31 @@ class SiteJudge:
             noise=min(plan.noise_multiplier for plan in every),
         )
 
-    def _after(self, invitation: Invitation, plan: PrivacyPlan) -> Decimal:
+    def _after(self, invitation: Invitation, job: Job, plan: PrivacyPlan) -> Decimal:
         """Returns what the asset will have cost under the plan's claim once this run is over, all its retries used."""
-        debits = self.ledger.debits(invitation.asset)
-        others = [debit.event for debit in debits if debit.claim == plan.claim and debit.run != invitation.run]
         with self.ledger.reading() as books:
-            budget = books.asset(invitation.asset).budgets.get(plan.claim)
+            asset = books.asset(invitation.asset)
+            budget, before = asset.budgets.get(plan.claim), books.spent(asset.name, plan.claim)
+            to_come = self._to_come(books, asset.name, invitation.run, job, plan)
         if not isinstance(budget, Filter):
             raise PrivacyError(f"the ledger has no budget of {invitation.asset} for the claim {plan.claim}")
-        spent = budget.spent([*others, plan.event(plan.max_executions)])
+        spent = budget.spent(merged([*before, *to_come]))
         if spent > budget.limit:
             raise PrivacyError(
                 f"the run would cost more than what is left of the budget of {invitation.asset} ({plan.claim})",
                 hint="collegium site ledger shows what was spent.",
             )
         return Decimal(str(budget.epsilon_of(spent)))
+
+    def _to_come(self, books: Books, asset: str, run: str, job: Job, plan: PrivacyPlan) -> list[Event]:
+        """Returns what the run may still cost: executions that are left to the plan, and what crosses with noise."""
+        left = max(0, plan.max_executions - executed(books, asset, run, plan.claim))
+        found: list[Event] = [plan.event(left)] if left else []
+        if job.chain is None:
+            return found
+        # One execution is one step. An attempt that broke off paid for what crossed and not for its steps: so no more
+        # is expected of a release than it allows for ever.
+        for release, n in leaves(chain_of(job, self.site), left).items():
+            count = min(n, release.most - executed(books, asset, ledger_name(release), plan.claim))
+            found += [event_under(plan.claim, release, count, self.most_records)] if count > 0 else []
+        return found

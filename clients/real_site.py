@@ -23,6 +23,7 @@ from clients.app import Account, Member, build
 from clients.assets import Loaded, load
 from clients.chain.opening import PeerDial
 from clients.chain.outgoing import Outgoing
+from clients.chain.payer import Payer
 from clients.channel.credentials import Identity
 from clients.channel.dialler import Dialler
 from clients.channel_gate import ChannelGate
@@ -46,7 +47,7 @@ from privacy.secagg.context import Roster, RoundContext
 from privacy.store.admissions import Admissions
 from privacy.store.application import application_digest
 from privacy.store.ledger import Ledger
-from privacy.store.log import Log, Record, ledger_head
+from privacy.store.log import Log, Record
 from privacy.store.run_folder import LEDGER_FILE
 from privacy.store.site_folder import SiteFolder
 from strategies.invitation import Invitation, resolve_invited
@@ -126,6 +127,11 @@ class RealSite:
         if store is not None:
             store.sent(Sent.of(kind, group, payload))
 
+    def expire(self) -> None:
+        """Erases what attempts remember whose time is up; whoever runs the site calls this every few seconds."""
+        for joined in tuple(self._joined.values()):
+            joined.secure.expire()
+
     @property
     def _runs(self) -> Path:
         return self.folder.path / RUNS_FOLDER
@@ -150,7 +156,7 @@ class RealSite:
 
         def admit(invitation: bytes) -> None:
             on_record(joined.loaded.refuse_opted_out, by="opt-out")
-            gate.check(invitation, joined.job, plans_of(site))
+            self._gate(charter, joined.loaded).check(invitation, joined.job, plans_of(site))
             joined.store.admit(invitation, site.records.n_units, context.run_id)
 
         return Member(
@@ -161,6 +167,7 @@ class RealSite:
             joined.secure,
             joined.store.path / PRIVATE_FILE if site.part.private else None,
             admit=admit,
+            tested=joined.store.tested,
             witness=lambda growths: on_record(lambda: witness.accept(growths), by="the server's log"),
             seen=witness.seen,
             close=lambda closing: self._close(joined, charter, witness, closing),
@@ -187,10 +194,10 @@ class RealSite:
         if asset is None:
             raise PrivacyError(f"{self.id} has no asset {invitation.asset}")
         loaded = load(asset, job.task, priced=store.units)
-        site = site_of(job, self.id, loaded.train, self._open_chain(data, invitation, job))
+        site = site_of(job, self.id, loaded.train, self._open_chain(data, invitation, job, loaded))
 
         def admits(context: RoundContext) -> None:
-            now = self._gate(self.folder.charter)  # the policy as it is at this START, not at the roll call
+            now = self._gate(self.folder.charter, loaded)  # the policy as it is at this START, not at the roll call
             now.check_context(invitation, context)
             if now.own is not None:
                 now.own.judge(invitation, job, plans_of(site), context)
@@ -205,7 +212,7 @@ class RealSite:
         )
         return _Joined(invitation, job, site, loaded, store, secure)
 
-    def _open_chain(self, data: bytes, invitation: Invitation, job: Job) -> Outgoing | None:
+    def _open_chain(self, data: bytes, invitation: Invitation, job: Job, loaded: Loaded) -> Outgoing | None:
         """Returns the way to the holder of a cut model's piece; nothing where no model is cut."""
         if job.chain is None:
             return None
@@ -225,16 +232,24 @@ class RealSite:
             self.log.append([entry], self.folder.identity)
 
         gate = ChannelGate.of_folder(self.folder, self.now)
-        return Outgoing(data, invitation, job, gate, self.ledger, PeerDial(self._dialler, peers), record)
+        payer = Payer(
+            self.ledger,
+            invitation.asset,
+            invitation.purpose,
+            most_records=loaded.train.most_of_unit,
+            note_ledger=self._log_ledger,
+        )
+        return Outgoing(data, invitation, job, gate, payer, PeerDial(self._dialler, peers), record)
 
-    def _gate(self, charter: Charter) -> Gate:
-        settings = self.folder.settings
+    def _gate(self, charter: Charter, loaded: Loaded | None = None) -> Gate:
+        """Returns the site's gate; ``loaded``: the records of the run that it is to judge."""
+        settings, most_records = self.folder.settings, 1 if loaded is None else loaded.train.most_of_unit
         policy = CedarPolicy(self.folder.policy, "site")
 
         def local() -> datetime:
             return self.now().astimezone(settings.timezone)
 
-        judge = SiteJudge(charter, policy, settings.assets, self.ledger, local)
+        judge = SiteJudge(self.id, charter, policy, settings.assets, self.ledger, local, most_records)
         return Gate(self.id, charter, application_digest(), self.now, self._record, judge)
 
     def _record(self, decision: Decision) -> None:
@@ -248,10 +263,7 @@ class RealSite:
 
     def _log_ledger(self) -> None:
         """Puts the ledger's head into the log whenever it moved, before anything that it paid for leaves."""
-        with self.ledger.reading() as books:
-            name, head = books.ledger, books.head
-        if self.log.ledger_head(name) != head:
-            self.log.append([ledger_head(name, head)], self.folder.identity)
+        self.log.note_ledger(self.ledger, self.folder.identity)
 
     def _close(self, joined: _Joined, charter: Charter, witness: ServerLog, closing: Closing) -> bytes:
         """Scores the model at home, keeps it, ends the run, and states what happened; asked again, only the last."""
@@ -293,6 +305,5 @@ class RealSite:
         path = joined.store.path / PRIVATE_FILE
         private = read_private(path, site.part) if path.is_file() else None
         score = scorer.score(site.part.piece_of(closing.model, site.initial, private), test)
-        low, high = scorer.interval(score, test)
-        told = {"metric": task.metric, "score": score, "interval": [low, high], "n_test": len(test)}
+        told = {"metric": task.metric, "score": score, "interval": scorer.interval(score, test), "n_test": len(test)}
         joined.store.keep("score.json", json.dumps(told).encode() + b"\n")

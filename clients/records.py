@@ -72,6 +72,11 @@ class Records:
         """Number of patients where the records name one, else of records: what privacy counts and protects."""
         return len(self) if self._by_patient is None else len(self._by_patient[1])
 
+    @property
+    def most_of_unit(self) -> int:
+        """Largest number of records of one unit; at least 1. Secret."""
+        return 1 if self._by_patient is None else int(self._by_patient[1].max(initial=1))
+
     def of_units(self, chosen: npt.NDArray[np.bool_]) -> tuple["Records", list[int] | None]:
         """Returns all records of the chosen units, those of a patient next to each other.
 
@@ -193,13 +198,15 @@ def standardise(train: Records, test: Records) -> tuple[Records, Records]:
 class _Column:
     """One column as numbers and, if it was stored as text, as text too."""
 
-    numbers: _Cells  # NaN: not a number
+    stored: "pd.Series[Any]"
+    numbers: _Cells  # NaN: not a number; whole numbers above 2^53 are rounded
     text: npt.NDArray[np.object_] | None  # stripped
     blank: _Flags
 
     def __init__(self, series: "pd.Series[Any]") -> None:
         import pandas as pd  # noqa: PLC0415 - half a second that `collegium --help` need not spend
 
+        self.stored = series
         if pd.api.types.is_bool_dtype(series.dtype) or pd.api.types.is_numeric_dtype(series.dtype):
             self.text = None
             self.numbers = series.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -266,7 +273,7 @@ def _patient_numbers(column: _Column, name: str, where: str) -> npt.NDArray[np.i
     import pandas as pd  # noqa: PLC0415 - a heavy import, only where patients are named
 
     _refuse_rows(column.blank, "no value", name, where)
-    codes, _ = pd.factorize(column.numbers if column.text is None else column.text)
+    codes, _ = pd.factorize(column.stored if column.text is None else column.text)
     return np.asarray(codes, dtype=np.int64)
 
 
@@ -372,12 +379,16 @@ def _header(data: bytes, path: Path) -> list[str]:
 
 
 def _parquet(data: bytes, path: Path) -> "pd.DataFrame":
-    import pyarrow as pa  # noqa: PLC0415 - a heavy import, only where a file is read
+    import pandas as pd  # noqa: PLC0415 - a heavy import, only where a file is read
+    import pyarrow as pa  # noqa: PLC0415 - same
     from pyarrow import parquet  # noqa: PLC0415 - same
+
+    # By itself a column of whole numbers with blanks becomes float64, which makes one patient of two above 2^53.
+    whole = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
 
     try:
         table = parquet.read_table(pa.BufferReader(data))
-        frame: pd.DataFrame = table.to_pandas()
+        frame: pd.DataFrame = table.to_pandas(types_mapper=whole.get)
     except (pa.ArrowException, OSError):
         raise ConfigError(f"{path}: truncated, damaged or no Parquet file", hint="Write the file again.") from None
     _refuse_double_columns(table.column_names, path)

@@ -17,9 +17,11 @@ from clients.chain.held import HELD_FOLDER, Copy, Held
 from clients.chain.home import Own
 from clients.chain.in_process import in_process
 from clients.chain.installed import Installed
-from clients.chain.released import Payer, Releaser
+from clients.chain.payer import Payer
+from clients.chain.released import Releaser
 from clients.chain.stage import Learning, Stage
 from privacy.dp.noise import Entropy
+from privacy.secagg.context import MIN_SITES
 from simulations.job import Job
 from strategies.chain_job import chain_of
 from strategies.chain_plan import ChainPlan
@@ -34,7 +36,7 @@ class Holder:
         """Takes its piece of the job's initial model, or what the folder has of it. Raises: ConfigError: No chain."""
         (self._spec,) = chain_of(job, job.sites[0]).held
         self._job, self._installed, self._lock = job, Installed.of_study(job.scenario.study), threading.Lock()
-        self._held = Held.of_folder(folder / HELD_FOLDER, Stage(self._piece(), None).state())
+        self._held = Held.of_folder(folder / HELD_FOLDER, Stage(self._piece(), None).state(), fewest=MIN_SITES)
 
     def model(self, ends: Vector) -> Vector:
         """Returns the whole model, shape ``(d,)``: the sites' ends in it as they are, and the piece as it is here."""

@@ -11,7 +11,7 @@ from flwr.app import Context
 
 from clients import cosigning
 from clients.app import Account, Member, MemberOf
-from clients.chain.released import Payer
+from clients.chain.payer import Payer
 from clients.gate import Gate
 from clients.memory import Left
 from clients.secure import SecureSite
@@ -39,7 +39,7 @@ class SimulatedMember:
 
     Each process keeps what it resolved: the job, and the data of the one site it is asked for.
 
-    Attributes:
+    Args:
       config: Options in their run-configuration form, or ``None`` to read the node's own run configuration.
       folder: Run folder, where identity keys and, mostly, ledgers are; empty to derive it from the run's id.
       run_id: The run's; 0 for the one that Flower gave it.
@@ -89,8 +89,10 @@ def member_of(job: Job, data: SiteData, folder: Path, accounts: Accounts, holder
     Raises: ConfigError: The folder holds no charter, or no key for the site.
     """
     account = Account(accounts.open(data.id), asset_of(job, data.id), accounts.run)
-    payer = Payer(account.ledger, account.asset) if job.record_privacy else None
-    site = site_of(job, data.id, data.train, None if holder is None else holder.opener(payer))
+    most = data.train.most_of_unit
+    payer = Payer(account.ledger, account.asset, most_records=most, note_ledger=lambda: None)  # a simulation has no log
+    opener = None if holder is None else holder.opener(payer if job.record_privacy else None)
+    site = site_of(job, data.id, data.train, opener)
     identities = Identities(folder)
     gate = Gate(
         site.id,

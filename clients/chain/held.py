@@ -3,8 +3,9 @@
 In a round every site trains against a copy of the piece that starts where the round before ended: at the mean of the
 copies that came to their end then, weighted as the sites' own updates are (SplitFed version 1: Thapa et al., AAAI
 2022, section 4). The mean is taken as the sites' masked sum is, on its grid and in float64, so that where everybody
-answers a cut changes no bit of what is learnt. Another attempt of a round starts where the first one did, and its
-copies replace the first one's.
+answers a cut changes what is learnt by rounding alone. Another attempt of a round starts where the first one did, and
+its copies replace the first one's. The holder is not told which sums were opened: of fewer copies than a sum takes, it
+knows that none was, and the piece stands still as the ends do.
 """
 
 import re
@@ -88,25 +89,27 @@ class Held:
 
     Attributes:
       state: After round ``over``, real numbers in float64; before the first one, the initial parameters.
-      over: The last round that has been averaged.
+      over: The last round that has been averaged, or passed over.
       folder: Where all of this is kept durably; ``None``: nowhere.
+      fewest: Copies of a round's last attempt below which the round changes nothing.
     """
 
     state: State
     folder: RunFolder | None = None
     over: int = 0
+    fewest: int = 1
     _copies: dict[int, dict[str, Copy]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.state = _wide(self.state)
 
     @classmethod
-    def of_folder(cls, path: Path, initial: State) -> "Held":
+    def of_folder(cls, path: Path, initial: State, *, fewest: int = 1) -> "Held":
         """Goes on with what the folder has; it need not exist.
 
         Raises: ConfigError: It cannot be read, or is of another piece than the initial parameters.
         """
-        held = cls(initial, RunFolder(path))
+        held = cls(initial, RunFolder(path), fewest=fewest)
         found = [match for match in map(_FILE.fullmatch, _names(path)) if match]
         held.over = max((int(match[1]) for match in found if not match[4]), default=0)
         if held.over:
@@ -125,7 +128,7 @@ class Held:
         before = [each for each in self._copies if each < number]
         if before:
             newest = max(before)
-            state = moved(self.state, self._newest(newest))
+            state = self._after(newest)
             self._keep(f"{newest}.safetensors", state)
             self.state, self.over = state, newest
             self._copies = {each: copies for each, copies in self._copies.items() if each >= number}
@@ -151,15 +154,14 @@ class Held:
     def latest(self) -> tuple[int, State]:
         """Returns the last round that any site came to the end of, and the piece after it."""
         newest = max(self._copies, default=0)
-        if not newest:
-            return self.over, _narrow(self.state)
-        return newest, _narrow(moved(self.state, self._newest(newest)))
+        return (newest, _narrow(self._after(newest))) if newest else (self.over, _narrow(self.state))
 
-    def _newest(self, number: int) -> list[Copy]:
-        """Returns the copies of the last attempt: who was not in it is not in the round's sum either."""
+    def _after(self, number: int) -> State:
+        """Returns where the piece is after a round, by the last attempt: who was not in it is in no sum either."""
         copies = self._copies[number].values()
         last = max(copy.attempt for copy in copies)
-        return [copy for copy in copies if copy.attempt == last]
+        counted = [copy for copy in copies if copy.attempt == last]
+        return moved(self.state, counted) if len(counted) >= self.fewest else self.state
 
     def _keep(self, name: str, state: State) -> None:
         if self.folder is None:

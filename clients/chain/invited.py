@@ -11,6 +11,7 @@ from clients.chain.request import StageRequest
 from clients.chain.service import Allowed, Authorise
 from privacy.charter.document import Charter
 from privacy.errors import RemoteProtocolError, VerificationError
+from privacy.secagg.context import MIN_SITES
 from privacy.store.application import application_digest
 from strategies.chain_job import chain_of
 from strategies.invitation import Invitation, open_invitation, resolve_invited
@@ -46,7 +47,7 @@ def by_invitation(study: Study, charter: Callable[[], Charter]) -> Authorise:
         if request.plan != plan.encode():
             raise VerificationError(f"{peer} asks for another chain than the run's")
         _check_terms(request, invitation, job, owner)
-        return Allowed(plan, job.seed, study.digest)
+        return Allowed(plan, job.seed, study.digest, MIN_SITES)
 
     return authorise
 

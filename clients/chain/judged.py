@@ -5,10 +5,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
 
-from clients.chain.released import Payer, event
+from clients.chain.payer import Payer, leaves
 from clients.channel_gate import ChannelGate
-from privacy.dp.events import Event
-from privacy.dp.filters import Filter
 from privacy.policy.channel_requests import ReleaseFacts
 from strategies.chain_plan import ChainPlan, check_crossings, crossings
 from strategies.job import exact
@@ -38,6 +36,8 @@ def check_releases(
 ) -> Released:
     """Asks the gate about every receiver and release; returns them once all may pass.
 
+    Each is judged by what the asset will have cost once all of them have left, not that one alone.
+
     Args:
       gate: The owner's.
       plan: Whose crossings.
@@ -48,33 +48,17 @@ def check_releases(
 
     Raises: FederationError: Refused, and on record; nothing may leave.
     """
-    found = released(plan)
+    found, noisy = released(plan), leaves(plan, times)
+    after = payer.after(noisy) if noisy else Decimal(0)
     for to, releases in found.items():
         for release, what in releases.items():
             facts = ReleaseFacts(to, payer.asset, plan.digest, purpose, what, study=study)
-            gate.release(_with_terms(facts, release, payer, times * len(what)))
+            gate.release(_with_terms(facts, release, after))
     return found
 
 
-def _with_terms(facts: ReleaseFacts, release: AnyRelease, payer: Payer, times: int) -> ReleaseFacts:
+def _with_terms(facts: ReleaseFacts, release: AnyRelease, after: Decimal) -> ReleaseFacts:
     if not isinstance(release, Release):
         return replace(facts, reason=release.reason)
-    return replace(
-        facts,
-        clip=exact(release.clip),
-        noise=exact(release.noise),
-        most=release.most,
-        epsilon_after=_after(payer, event(release, times)),
-    )
-
-
-def _after(payer: Payer, wanted: Event) -> Decimal:
-    """Returns what the asset will have cost under its dearest claim once this has left."""
-    with payer.ledger.reading() as books:
-        asset = books.asset(payer.asset)
-        found = [
-            Decimal(str(budget.epsilon_of(budget.spent([*books.spent(asset.name, claim), wanted]))))
-            for claim, budget in asset.budgets.items()
-            if isinstance(budget, Filter)
-        ]
-    return max(found, default=Decimal("Infinity"))
+    clip, noise = exact(release.clip), exact(release.noise)
+    return replace(facts, clip=clip, noise=noise, most=release.most, epsilon_after=after)

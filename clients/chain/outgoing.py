@@ -14,10 +14,10 @@ from clients.chain.driver import ChainDriver
 from clients.chain.home import Own
 from clients.chain.judged import check_releases
 from clients.chain.opening import Dial, open_chain
-from clients.chain.released import Payer, Releaser
+from clients.chain.payer import Payer
+from clients.chain.released import Releaser
 from clients.channel_gate import ChannelGate
 from privacy.dp.noise import Entropy
-from privacy.store.ledger import Ledger
 from privacy.store.log import Record
 from strategies.chain_plan import ChainPlan
 from strategies.invitation import Invitation
@@ -31,6 +31,7 @@ class Outgoing:
     Attributes:
       grant: The invitation as it came, signed: why the holder may hold a piece for this site.
       invitation: The same, read and let pass by this site.
+      payer: Of the asset that the invitation names.
       dial: Finds the holder.
       record: Puts an entry on the site's log, durably.
     """
@@ -39,7 +40,7 @@ class Outgoing:
     invitation: Invitation
     job: Job
     gate: ChannelGate
-    ledger: Ledger = field(repr=False)
+    payer: Payer = field(repr=False)
     dial: Dial
     record: Callable[[Record], None] = field(repr=False)
 
@@ -47,9 +48,8 @@ class Outgoing:
     def __call__(self, plan: ChainPlan, own: Own, leg: Leg, entropy: Entropy) -> Iterator[ChainDriver]:
         """Lends the driver. Raises: FederationError: The gate, a budget or the holder refuses."""
         invitation = self.invitation
-        payer = Payer(self.ledger, invitation.asset, invitation.purpose)
-        check_releases(self.gate, plan, payer, purpose=invitation.purpose, times=leg.steps, study=invitation.study)
-        releaser = Releaser(plan, payer=payer, entropy=entropy, record=self.record)
+        check_releases(self.gate, plan, self.payer, purpose=invitation.purpose, times=leg.steps, study=invitation.study)
+        releaser = Releaser(plan, payer=self.payer, entropy=entropy, record=self.record)
         terms: dict[str, Any] = {
             "learning_rate": leg.learning_rate,
             "steps": leg.steps,

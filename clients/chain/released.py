@@ -3,9 +3,9 @@
 What is promised, per release with noise. A record's values, as one vector, are shortened to the clip C and get
 independent Gaussian noise of standard deviation ``noise * C`` on every entry, drawn in float64 and rounded once; so the
 claim is *asserted*, as on the project's other floating-point path. The receiver knows which record is whose row:
-nothing is amplified by sampling, and one record in the place of another moves a row by up to 2 C. Hence each time a
-record leaves costs one full-batch Gaussian of multiplier ``noise / 2``, which holds for replaced and for zeroed-out
-records alike, and is debited under every claim that the owner's asset has a budget for, beside what training costs.
+nothing is amplified by sampling, and one record in the place of another moves a row by up to 2 C. What that costs is in
+`clients.chain.payer`; it holds for replaced and for zeroed-out records alike, and is debited under every claim that the
+owner's asset has a budget for, beside what training costs.
 
 What is not. The weights of the owner's own pieces count as public: where they were trained on the records that leave,
 that needs a claim of its own (`clients.chain.driver` refuses to train them without). Whatever a holder computes from
@@ -15,57 +15,33 @@ record.
 Symbols: ``b`` records, ``C`` clip.
 """
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from decimal import Decimal
+from typing import Protocol
 
-import rfc8785
 import torch
 from torch import Tensor
 
+from clients.chain.payer import Leaves, leaves
 from clients.float_noise import add_gaussian
-from privacy.dp.events import FULL_BATCH, GaussianEvent
 from privacy.dp.noise import Entropy
-from privacy.errors import BudgetExhaustedError, LocalProtocolError, PrivacyError
-from privacy.store.books import Books, Link, State
-from privacy.store.budgets import Debit
-from privacy.store.ledger import Ledger
+from privacy.errors import PrivacyError
+from privacy.store.books import Link
 from privacy.store.log import Record
 from strategies.chain_plan import ChainPlan, leaving
 from strategies.release import AnyRelease, Crossing, Release, UnsafeRelease, release_body
 
 _MARGIN = 1.0 - 2.0**-20  # float64 rounds the product far below it: a shortened row is never longer than C
-_TRIES = 8  # at a number that another process may take first
-_RECORD, _PATIENT, _DISTRIBUTED = "record", "patient", "-distributed"
 
 
-def event(release: Release, count: int, group: int = 1) -> GaussianEvent:
-    """Returns what it costs that values of one record leave ``count`` times, for someone with ``group`` records."""
-    return GaussianEvent(Decimal(repr(release.noise)) / 2, FULL_BATCH, count, group=group)
+class Pays(Protocol):
+    """Who pays for noise; `clients.chain.payer.Payer`, but where values are made up."""
 
+    def pay(self, what: Leaves) -> tuple[Link, ...]:
+        """Debits releases, durably, with the ledger's head on the log. Raises: FederationError: Nothing may leave."""
 
-def ledger_name(release: Release) -> str:
-    """Returns what the ledger counts a release's executions under: its terms, so that ``most`` holds for ever."""
-    digest = hashlib.sha256(rfc8785.dumps(release_body(release))).hexdigest()
-    return f"release to {release.to[:40]} {digest[:32]}"
-
-
-@dataclass(frozen=True)
-class Payer:
-    """Whose budget pays.
-
-    Attributes:
-      asset: Where the records are from, by a name that the ledger knows.
-      purpose: One that the asset allows.
-      most_records: Of one patient, where the asset has a budget per patient.
-    """
-
-    ledger: Ledger = field(repr=False)
-    asset: str
-    purpose: str = "training"
-    most_records: int = 1
+    def released(self, links: Sequence[Link]) -> None:
+        """Marks what was paid for as released."""
 
 
 class Releaser:
@@ -76,7 +52,7 @@ class Releaser:
     """
 
     def __init__(
-        self, plan: ChainPlan, *, payer: Payer | None, entropy: Entropy, record: Callable[[Record], None]
+        self, plan: ChainPlan, *, payer: Pays | None, entropy: Entropy, record: Callable[[Record], None]
     ) -> None:
         """Finds out what leaves.
 
@@ -114,7 +90,7 @@ class Releaser:
         if times < 1:
             raise ValueError("a schedule has at least one step")
         if self._payer is not None and self.noised:
-            self._links += self._reserved(self._payer, times)
+            self._links += self._payer.pay(leaves(self.plan, times))
         for release in self._releases:
             self._record(self._noted(release, times))
         self._paid += times
@@ -160,18 +136,7 @@ class Releaser:
         """Marks what was paid for as released, after the last byte; a failure loses the mark and nothing else."""
         if self._payer is not None and self._links:
             links, self._links = self._links, ()
-            self._payer.ledger.release(links)
-
-    def _reserved(self, payer: Payer, times: int) -> tuple[Link, ...]:
-        counts = Counter(each for each in self._leaving.values() if isinstance(each, Release))
-        for _ in range(_TRIES):
-            with payer.ledger.reading() as books:
-                debits = [debit for release, n in counts.items() for debit in _debits(books, payer, release, n * times)]
-            try:
-                return payer.ledger.reserve(debits)
-            except LocalProtocolError:  # another process took the number
-                continue
-        raise PrivacyError("the ledger is too busy to pay for a release: nothing leaves")
+            self._payer.released(links)
 
     def _noted(self, release: AnyRelease, times: int) -> Record:
         body = {key: f"{value:.17g}" if isinstance(value, float) else value for key, value in
@@ -198,37 +163,3 @@ def noised(values: Tensor, release: Release, entropy: Entropy) -> Tensor:
     add_gaussian(flat, release.clip * release.noise, entropy)
     released: Tensor = flat.reshape(values.shape).to(values.dtype)
     return released
-
-
-def _debits(books: Books, payer: Payer, release: Release, count: int) -> list[Debit]:
-    """Returns a line for each claim that the asset has a budget for."""
-    asset, run = books.asset(payer.asset), ledger_name(release)
-    before = [line for line in books.lines.values() if (line.debit.asset, line.debit.run) == (asset.name, run)]
-    counted = [line.debit for line in before if line.state is not State.VOIDED]
-    spent = max(sum(each.event.count for each in counted if each.claim == claim) for claim in asset.budgets)
-    if spent + count > release.most:
-        raise BudgetExhaustedError(
-            f"a record of {asset.name} may leave for {release.to} {release.most} times, and {spent} are spent:"
-            f" no room for {count}",
-            hint="A release is for good: its owner can make another one, with another `most`, out of the same budget.",
-        )
-    return [
-        Debit(
-            asset.name,
-            1 + max((line.debit.round for line in before), default=0),
-            1,
-            event(release, count, _group(claim, payer)),
-            limit=release.most,
-            run=run,
-            purpose=payer.purpose,
-            claim=claim,
-        )
-        for claim in asset.budgets
-    ]
-
-
-def _group(claim: str, payer: Payer) -> int:
-    unit = claim.removesuffix(_DISTRIBUTED)  # whoever sees the release is among those that such a claim holds against
-    if unit not in {_RECORD, _PATIENT}:
-        raise PrivacyError(f"a release of records' values has no price per {claim}: nothing leaves")
-    return payer.most_records if unit == _PATIENT else 1

@@ -36,11 +36,13 @@ class Allowed:
     Attributes:
       seed: Of the initial parameters.
       study: Digest of the study whose run allows it, hex; empty: the charter does.
+      fewest: Sites that a sum of the run takes at least; 1 where the owner trains by itself.
     """
 
     plan: ChainPlan
     seed: int
     study: str = ""
+    fewest: int = 1
 
 
 Authorise = Callable[[str, StageRequest], Allowed]
@@ -212,7 +214,7 @@ class StageService:
             raise PrivacyError(f"{owner} has {_MOST_NAMES} pieces here and gets no more")
         path = there / device
         if path not in self._runs:
-            self._runs[path] = Held.of_folder(path, stage.state())
+            self._runs[path] = Held.of_folder(path, stage.state(), fewest=allowed.fewest)
         return self._runs[path]
 
     def _work(self, session: Session, work: _Work) -> None:

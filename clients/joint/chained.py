@@ -11,25 +11,24 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
+from clients.chain.conformance import check_chain
 from clients.chain.home import Own
 from clients.chain.installed import Installed
-from clients.chain.judged import Released, check_releases
+from clients.chain.judged import check_releases
 from clients.chain.opening import Dial, open_chain
-from clients.chain.released import Payer, Releaser, event
+from clients.chain.payer import Payer, leaves
+from clients.chain.released import Releaser
 from clients.chain.stage import Stage
 from clients.channel_gate import ChannelGate
 from clients.joint.model import SEED, left_by_run
 from clients.joint.terms import Queries, Scores
 from clients.scores import probabilities
-from privacy.dp.accounting import epsilon
-from privacy.dp.filters import RELATION, Filter
 from privacy.errors import ConfigError
 from privacy.store.ledger import Ledger
 from privacy.store.log import Record
 from privacy.store.site_folder import SiteFolder
 from strategies.chain_plan import ChainPlan, StageSpec
 from strategies.contribution import Vector
-from strategies.release import Release
 from strategies.study import Study
 from strategies.task import SiteId
 
@@ -42,6 +41,7 @@ class Asking:
       asset: Whose records queries are, in the ledger.
       dial: Finds the holders.
       record: Puts an entry on the site's log, durably.
+      note_ledger: Puts the ledger's head there, before what it paid for leaves.
     """
 
     folder: SiteFolder
@@ -51,11 +51,14 @@ class Asking:
     ledger: Ledger = field(repr=False)
     dial: Dial
     record: Callable[[Record], None] = field(repr=False)
+    note_ledger: Callable[[], None] = field(repr=False)
 
     def ask(
         self, plan: ChainPlan, x: Queries, *, run: str, purpose: str, deadline: float
     ) -> tuple[Scores, float | None]:
         """Sends rows through a chain.
+
+        Rows name no patients: under a budget per patient they are priced as if all of them were one patient's.
 
         Args:
           plan: One that the charter names, for inference, of this site's records.
@@ -72,20 +75,21 @@ class Asking:
         if plan.owner != self.folder.holder.id:
             raise ConfigError(f"the plan is for records of {plan.owner}, not of {self.folder.holder.id}")
         own, seed = self._ends(plan, run)
-        payer = Payer(self.ledger, self.asset, purpose)
-        releases = check_releases(self.gate, plan, payer, purpose=purpose, times=1)
+        payer = Payer(self.ledger, self.asset, purpose, most_records=max(1, len(x)), note_ledger=self.note_ledger)
+        check_releases(self.gate, plan, payer, purpose=purpose, times=1)
+        check_chain(plan, secrets.token_bytes, who=plan.owner)
         releaser = Releaser(plan, payer=payer, entropy=secrets.token_bytes, record=self.record)
         releaser.pay(1)
         terms = {"seed": seed, "run": run, "steps": 1, "patience": min(deadline, 60.0)}
         with open_chain(plan, self.dial, own, releaser, purpose=purpose, deadline=deadline, **terms) as driver:
             outputs = driver.infer(torch.from_numpy(np.array(x)))
-        return probabilities(outputs), self._cost(releases)
+        return probabilities(outputs), payer.cost(leaves(plan))
 
     def _ends(self, plan: ChainPlan, run: str) -> tuple[Own, int]:
         """Returns the pieces at home, and the seed of the initial parameters."""
         if not run:
             return Own(*(self._stage(spec, SEED, {}) for spec in (plan.front, plan.tail))), SEED
-        job, piece = left_by_run(self.folder, self.study, run)
+        job, _, piece = left_by_run(self.folder, self.study, run)
         layout = job.part_of(SiteId(self.folder.holder.id)).piece
         state = layout.unflatten(piece)
         return Own(*(self._stage(spec, job.seed, state) for spec in (plan.front, plan.tail))), job.seed
@@ -96,12 +100,3 @@ class Asking:
         stage = Stage(Installed.of_study(self.study).piece(spec, seed, train=False))
         stage.load({key: trained.get(key, value) for key, value in stage.state().items()})
         return stage
-
-    def _cost(self, releases: Released) -> float | None:
-        every = (item for of in releases.values() for item in of.items())
-        events = [event(release, len(what)) for release, what in every if isinstance(release, Release)]
-        if not events:
-            return None
-        with self.ledger.reading() as books:
-            budgets = [each for each in books.asset(self.asset).budgets.values() if isinstance(each, Filter)]
-        return epsilon(events, min(each.delta for each in budgets), RELATION)

@@ -23,7 +23,7 @@ from clients.channel_gate import ChannelGate
 from clients.joint.chained import Asking
 from clients.joint.hub import Hub
 from clients.joint.member import ASK, QUERIES
-from clients.joint.model import only_asset
+from clients.joint.model import HOME, of_run, only_asset
 from clients.joint.service import ENSEMBLE, LOCAL, SCORES
 from clients.joint.terms import Queries, Scores, Terms, queries_digest
 from privacy.errors import ConfigError, FederationError, LocalProtocolError, QuorumError, TransportError
@@ -118,7 +118,8 @@ class Client:
           deadline: Seconds for an answer; as many again for the fall-back.
           purpose: One that the charter allows; may be left out where it allows one only.
           plan: Of the chain.
-          run: Whose trained pieces are the chain's; empty: the initial ones.
+          run: Whose trained pieces are the chain's, empty: the initial ones; or whose model the agents of an ensemble
+            answer with, empty: their home models. All with the same, or none.
 
         Raises: FederationError: Neither way gave an answer; the message has the reason.
         """
@@ -129,7 +130,7 @@ class Client:
         if mode == "chain":
             return self._timed(self._ask_chain(x, plan, run, purpose, deadline), start)
         try:
-            answer = self._ask_all(x, purpose, deadline)
+            answer = self._ask_all(x, self._terms(purpose, run), deadline)
         except (QuorumError, TransportError) as error:
             fallen = self._ask_home(x, purpose, deadline, after=error)
             answer = replace(fallen, fell_back=str(error))
@@ -138,14 +139,17 @@ class Client:
     def _ask_chain(self, x: Queries, plan: ChainPlan | None, run: str, purpose: str, deadline: float) -> Answer:
         if plan is None:
             raise ConfigError("which chain?", hint="Name a plan that the charter lists: --plan plan.json.")
-        folder, log = self._folder, self._folder.log()
+        folder, log, ledger = self._folder, self._folder.log(), self._folder.ledger()
 
         def record(entry: Record) -> None:
             log.append([entry], folder.identity)
 
+        def note_ledger() -> None:
+            log.note_ledger(ledger, folder.identity)
+
         gate = ChannelGate.of_folder(folder, self._identity.now)
         dial = PeerDial(self._dialler, lambda: self._channel.peers)
-        asking = Asking(folder, self._study, only_asset(folder).name, gate, folder.ledger(), dial, record)
+        asking = Asking(folder, self._study, only_asset(folder).name, gate, ledger, dial, record, note_ledger)
         scores, spent = asking.ask(plan, x, run=run, purpose=purpose, deadline=deadline)
         organisations = {plan.owner, *(stage.organisation for stage in plan.held)}
         return Answer(scores, "chain", len(organisations), 0.0, spent)
@@ -182,9 +186,9 @@ class Client:
         self._local = session
         return np.array(scores)
 
-    def _ask_all(self, x: Queries, purpose: str, deadline: float) -> Answer:
+    def _ask_all(self, x: Queries, terms: Terms, deadline: float) -> Answer:
         """Asks the fixed set; over sessions that were left open first, and if that fails once more over new ones."""
-        kept = self._kept_hub(purpose)
+        kept = self._kept_hub(terms)
         if kept is not None:
             try:
                 return self._ask(kept, x, deadline)
@@ -192,7 +196,7 @@ class Client:
                 self._forget_hub()
                 if not kept.lost:
                     raise
-        return self._ask(self._new_hub(purpose, deadline), x, deadline)
+        return self._ask(self._new_hub(terms, deadline), x, deadline)
 
     def _ask(self, hub: Hub, x: Queries, deadline: float) -> Answer:
         self._release(hub.terms, x)
@@ -201,15 +205,16 @@ class Client:
             self._forget_hub()
         return Answer(mean.scores, "ensemble", mean.agents, 0.0, hub.terms.epsilon(len(x)))
 
-    def _kept_hub(self, purpose: str) -> Hub | None:
+    def _kept_hub(self, terms: Terms) -> Hub | None:
         hub = self._hub
-        if hub is None or hub.terms == self._terms(purpose):
+        if hub is None or hub.terms == terms:
             return hub
-        self._forget_hub()  # another purpose, or another charter since
+        self._forget_hub()  # another purpose, another model, or another charter since
         return None
 
-    def _terms(self, purpose: str) -> Terms:
-        return Terms.of(self._identity.charter(), self._study, asker=self._identity.site, purpose=purpose)
+    def _terms(self, purpose: str, run: str) -> Terms:
+        model = of_run(run) if run else HOME
+        return Terms.of(self._identity.charter(), self._study, model=model, asker=self._identity.site, purpose=purpose)
 
     def _release(self, terms: Terms, x: Queries) -> None:
         """Asks the own gate whether these rows may be shown to the agents; of an agent, its own process asks it.
@@ -223,11 +228,11 @@ class Client:
         for agent in terms.agents:
             gate.release(ReleaseFacts(agent, asset, digest, terms.purpose, ("inputs",), reason=why, study=terms.study))
 
-    def _new_hub(self, purpose: str, deadline: float) -> Hub:
-        terms, sessions, reasons = self._terms(purpose), {}, {}
+    def _new_hub(self, terms: Terms, deadline: float) -> Hub:
+        sessions, reasons = {}, {}
         for site in terms.agents:
             try:
-                sessions[site] = self._open(site, ENSEMBLE, purpose, deadline)
+                sessions[site] = self._open(site, ENSEMBLE, terms.purpose, deadline)
             except (TransportError, ConfigError) as error:
                 reasons[site] = str(error)
         self._hub = Hub(terms, sessions, self._suite, reasons)

@@ -8,6 +8,7 @@ from datetime import datetime
 from clients.channel.credentials import Identity
 from clients.channel.reception import Service
 from clients.channel_gate import ChannelGate
+from clients.joint.conformance import check_answers
 from clients.joint.member import Member
 from clients.joint.model import OwnModel
 from clients.joint.service import ENSEMBLE, LOCAL, Desk, EnsembleService, LocalService
@@ -32,8 +33,9 @@ def services_of(
       model: What answers.
       now: The site's clock, with a zone.
 
-    Raises: FederationError: A file of the folder does not hold.
+    Raises: FederationError: A file of the folder does not hold, or the noise of answers does not pass its tests.
     """
+    check_answers(own.charter(), study, secrets.token_bytes, who=own.site)
     log, ledger = folder.log(), folder.ledger()
 
     def record(entry: Record) -> None:
@@ -44,7 +46,18 @@ def services_of(
             record(ledger_head(books.ledger, books.head))
 
     gate = ChannelGate.of_folder(folder, now)
-    desk = Desk(own.site, study, own.charter, gate, Answers(folder.path / ANSWERS_FILE), ledger, record, note_ledger)
+    desk = Desk(
+        own.site,
+        model.source,
+        model.asset,
+        study,
+        own.charter,
+        gate,
+        Answers(folder.path / ANSWERS_FILE),
+        ledger,
+        record,
+        note_ledger,
+    )
     member = Member(
         site=own.site,
         key=own.key,

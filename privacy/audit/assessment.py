@@ -319,10 +319,10 @@ def _release_risk(found: _Read) -> Iterator[Risk]:
     released = crossings.of(found.body)
     if released is None:
         return
-    noisy = [one["epsilon"] for one in released if "unsafe" not in one]
+    noisy = [one["epsilon"] or "Infinity" for one in crossings.together(found.body)]
     yield Risk(
         "The holder of a cut model's piece recovers records or labels from the values that it is sent",
-        f"noise on released values, ε ≤ {max(noisy, key=Decimal)} for one record"
+        f"noise on released values, ε ≤ {max(noisy, key=Decimal)} for one record, over all that its owner released"
         if noisy
         else "none: values were released as they are",
         "releases",

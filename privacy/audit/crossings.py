@@ -31,7 +31,12 @@ def price(noise: Decimal, released: int, delta: Decimal) -> float:
       released: How often values of one record left.
       delta: 0 < delta < 1.
     """
-    events = [GaussianEvent(noise / 2, FULL_BATCH, released)] if released else []
+    return _priced([(noise, released)], delta)
+
+
+def _priced(costs: Sequence[tuple[Decimal, int]], delta: Decimal) -> float:
+    """Returns epsilon of releases of one record's values, as pairs of noise and number, all together."""
+    events = [GaussianEvent(noise / 2, FULL_BATCH, released) for noise, released in costs if released]
     return epsilon(events, delta, Relation.REPLACE_SPECIAL, "RDP")
 
 
@@ -119,6 +124,34 @@ def _release(one: dict[str, Any], sites: set[str]) -> Iterator[str]:
         return
     if not -SLACK_DOWN <= above <= SLACK_UP:
         yield f"{who} costs another epsilon than it says"
+
+
+def together(body: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns what all releases with noise cost a record of each owner together, whoever they are to.
+
+    Returns: By owner, in their order: ``owner``, ``to`` (all receivers), ``releases`` (how many entries), ``delta``
+      (the smallest of theirs) and ``epsilon``; that is ``None`` where nobody can price them.
+    """
+    noised = [one for one in of(body) or () if "unsafe" not in one]
+    return [
+        {
+            "owner": owner,
+            "to": sorted({one["to"] for one in own}),
+            "releases": len(own),
+            "delta": min((one["delta"] for one in own), key=Decimal),
+            "epsilon": _joint_price(own),
+        }
+        for owner in dict.fromkeys(one["owner"] for one in noised)
+        if (own := [one for one in noised if one["owner"] == owner])
+    ]
+
+
+def _joint_price(entries: Sequence[dict[str, Any]]) -> str | None:
+    try:
+        costs = [(Decimal(one["noise"]), one["released"]) for one in entries]
+        return round_up(_priced(costs, min(Decimal(one["delta"]) for one in entries)))
+    except (UnsupportedEventError, ArithmeticError, ValueError):
+        return None
 
 
 def unprotected(body: dict[str, Any]) -> list[str]:

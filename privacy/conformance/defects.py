@@ -7,9 +7,8 @@ from typing import Literal
 import numpy as np
 
 from privacy.conformance import noise, sensitivity
-from privacy.conformance.path import PathOf, Recorded, ReleasePath, Replayed, Vectors, zeros
+from privacy.conformance.path import Clips, PathOf, Recorded, ReleasePath, Replayed, Vectors, zeros
 from privacy.dp.noise import Entropy
-from privacy.dp.plan import PrivacyPlan
 
 Defect = Literal["noise halved", "noise off", "clipping off", "seed fixed"]
 Altered = Callable[[ReleasePath, Vectors, Entropy], Vectors]
@@ -51,7 +50,7 @@ class Defective:
     def __init__(self, path: ReleasePath, altered: Altered) -> None:
         """Takes a path, and what becomes of its releases."""
         self._path, self._altered = path, altered
-        self.plan: PrivacyPlan = path.plan
+        self.plan: Clips = path.plan
         self.placement, self.path, self.grid = path.placement, path.path, path.grid
         self.dimension, self.n_units = path.dimension, path.n_units
         self.scale, self.n_keys = path.scale, path.n_keys

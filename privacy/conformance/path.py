@@ -4,6 +4,7 @@ Symbols: ``u`` units, ``d`` entries of a vector, ``C`` clip.
 """
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from typing import Literal, Protocol
 
 import numpy as np
@@ -11,19 +12,26 @@ import numpy.typing as npt
 
 from privacy.dp.mechanism import ClippedSum
 from privacy.dp.noise import Entropy
-from privacy.dp.plan import PrivacyPlan
 
 Vectors = npt.NDArray[np.float64]
 Placement = Literal["local", "central", "distributed"]
 Arithmetics = Literal["integer", "float"]
 
 
+class Clips(Protocol):
+    """Whatever says how long a vector may be."""
+
+    @property
+    def clip(self) -> Decimal | float:
+        """C."""
+
+
 class ReleasePath(Protocol):
     """A path from vectors to a release; all properties are public."""
 
     @property
-    def plan(self) -> PrivacyPlan:
-        """What the path was built for; ``plan.clip`` is C."""
+    def plan(self) -> Clips:
+        """What the path was built for: a privacy plan, or the terms of a release."""
 
     @property
     def placement(self) -> Placement:

@@ -14,11 +14,11 @@ from typing import Any
 
 from privacy.conformance import noise, sampling, sensitivity
 from privacy.conformance.defects import ALTERED, Defect, fires
-from privacy.conformance.path import Arithmetics, PathOf, Placement
+from privacy.conformance.path import Arithmetics, Clips, PathOf, Placement
 from privacy.conformance.results import FAMILY_ERROR, Result
 from privacy.dp.events import SamplingType
 from privacy.dp.noise import Entropy
-from privacy.dp.plan import PrivacyPlan, RecordPlan
+from privacy.dp.plan import RecordPlan
 
 EVENTS = ("A8", "events and noise calls")
 """The one test that takes a site, not a path: who tests the site adds it."""
@@ -104,7 +104,7 @@ def conformance_of(path_of: PathOf, entropy: Entropy, *, noised: bool = True) ->
     return Conformance(path.placement, path.path, tuple(sorted(tests, key=lambda each: each.test)), controls)
 
 
-def rate_of(plan: PrivacyPlan) -> float | None:
+def rate_of(plan: Clips) -> float | None:
     """Returns the rate of Poisson sampling, or ``None`` where all units take part."""
     if isinstance(plan, RecordPlan) and plan.sampling.type is SamplingType.POISSON:
         return float(plan.sampling.rate)

@@ -179,6 +179,16 @@ class Log:
         with self._reading():
             return self._story.heads.get(ledger)
 
+    def note_ledger(self, ledger: Ledger, key: SigningKey) -> None:
+        """Adds a budget ledger's head, if it moved since it was last added: before anything that it paid for leaves.
+
+        Raises: As `append`.
+        """
+        with ledger.reading() as books:
+            name, head = books.ledger, books.head
+        if self.ledger_head(name) != head:
+            self.append([ledger_head(name, head)], key)
+
     def check_ledger(self, ledger: Ledger) -> None:
         """Compares a budget ledger with the last head of it in this log; one that was never logged passes.
 

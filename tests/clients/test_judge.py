@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from math import ceil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from clients.chain.payer import Payer, event_under
 from clients.gate import PolicyRefusalError
 from clients.judge import SiteJudge
 from privacy.dp.filters import Filter
@@ -19,12 +22,19 @@ from privacy.policy.requests import MOST
 from privacy.store.budgets import Debit
 from privacy.store.ledger import Ledger
 from strategies.job import Job
+from strategies.release import Release
 from strategies.task import SiteId
 from tests.clients.invited import Parties
-from tests.federation import ASSET, Federation
+from tests.federation import ASSET, STUDY, Federation, federate, study_of
+from tests.strategies.test_chain_job import CHAIN, OPEN
 
+ALBA = SiteId("alba")
 N_UNITS = 40
 MOMENT = datetime(2027, 3, 1, 23, 30, tzinfo=UTC)
+
+
+NOISY = OPEN.replace('unsafe = "made up"', "clip = 1.0\nnoise = 20.0\nmost = 50")
+CUT = STUDY.replace('kind = "logistic"', 'kind = "mlp"\nhidden = [4, 3, 2]\ninit = "torch"') + CHAIN + NOISY
 
 
 @dataclass
@@ -45,10 +55,12 @@ class Scene:
     parties: Parties
     ledger: Ledger
     policy: Policy = field(default_factory=Policy)
+    most_records: int = 1
 
     def judge(self, job: Job, plans: Sequence[PrivacyPlan] | None = None, **changes: Any) -> None:
         settings = self.parties.federation.folders["alba"].settings
-        judge = SiteJudge(self.parties.federation.charter, self.policy, settings.assets, self.ledger, lambda: MOMENT)
+        charter = self.parties.federation.charter
+        judge = SiteJudge(ALBA, charter, self.policy, settings.assets, self.ledger, lambda: MOMENT, self.most_records)
         assert judge.digest == self.policy.digest
         judge.judge(self.parties.invitation(job, **changes), job, plan(job) if plans is None else plans)
 
@@ -58,7 +70,7 @@ class Scene:
 
 
 def plan(job: Job) -> list[RecordPlan]:
-    made = job.record_plan(SiteId("alba"), N_UNITS)
+    made = job.record_plan(ALBA, N_UNITS)
     return [] if made is None else [made]
 
 
@@ -135,6 +147,47 @@ def small(scene: Scene) -> Job:
     return scene.parties.job("record", epsilon=Decimal("0.1"), strategy="fedprox")
 
 
+@pytest.fixture(scope="module")
+def cut(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    return federate(tmp_path_factory.mktemp("cut") / "fed", study=study_of(text=CUT))
+
+
+@pytest.mark.parametrize("most_records", [1, 10])
+def test_what_crosses_a_chain_with_noise_is_in_the_price_of_the_run(
+    cut: Federation, most_records: int, tmp_path: Path
+) -> None:
+    """From before the run to its end the same number, and it is the ledger's once all is paid."""
+    copied = cut.copied(tmp_path / "north")
+    scene = Scene(Parties(copied), copied.folders["alba"].ledger(), most_records=most_records)
+    job = scene.parties.job("record")
+    (priced,) = plan(job)
+    (noisy,) = job.chain.released_by(ALBA) if job.chain else ()
+    assert isinstance(noisy, Release)
+    with scene.ledger.reading() as books:
+        budget = books.asset(ASSET).budgets[priced.claim]
+    assert isinstance(budget, Filter)
+    attempts = job.max_attempts
+    whole = budget.spent(
+        [priced.event(priced.max_executions), event_under("record", noisy, 2 * attempts, most_records)]
+    )
+    scene.judge(job)
+    told = scene.context["epsilon_after_milli"]
+    assert told == ceil(1000 * budget.epsilon_of(whole))
+    assert told > 1200, "training alone would be 1000"
+    payer = Payer(scene.ledger, ASSET, most_records=most_records, note_ledger=lambda: None)
+    for attempt in range(1, attempts + 1):
+        payer.pay({noisy: 2})
+        scene.judge(job)
+        assert told <= scene.context["epsilon_after_milli"] <= ceil(1000 * budget.epsilon_of(budget.limit))
+        step = priced.event(priced.steps_per_attempt)
+        debit = Debit(ASSET, attempt, 1, step, limit=priced.max_executions, run="first", claim=priced.claim)
+        scene.ledger.release(scene.ledger.reserve([debit]))
+        scene.judge(job)
+        assert scene.context["epsilon_after_milli"] == told
+    with scene.ledger.reading() as books:
+        assert ceil(1000 * budget.epsilon_of(budget.spent(books.spent(ASSET, priced.claim)))) == told
+
+
 def test_a_refusal_of_the_policy_names_its_rules(unprotected: Scene) -> None:
     refusing = replace(unprotected, policy=Policy(Verdict(False, ("small-cohort", "day-time"), "ab" * 32)))
     with pytest.raises(PolicyRefusalError, match="small-cohort, day-time") as caught:
@@ -182,11 +235,9 @@ def test_noise_of_the_server_is_told_and_costs_this_site_nothing(unprotected: Sc
 
 def test_of_two_settings_the_weakest_of_each_number_is_told(unprotected: Scene) -> None:
     scene = replace(unprotected, policy=Policy())
-    job = scene.parties.job("record", "site", unit=Unit.SITE)
-    scene.judge(job)
-    (own,) = plan(job)
+    job, (own,) = scene.parties.job("site", unit=Unit.SITE), plan(scene.parties.job("record"))
+    scene.judge(job, [own])
     assert job.sum_plan is not None
-    assert scene.context["settings"] == ("record", "site")
     least = min(own.noise_multiplier, job.sum_plan.noise_multiplier)
     assert scene.context["noise_milli"] == int(least * 1000)
 

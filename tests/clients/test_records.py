@@ -262,6 +262,22 @@ def test_patients_of_a_parquet_file_may_be_numbers(tmp_path: Path) -> None:
     assert records.patient.tolist() == [0, 1, 0, 1]
 
 
+@pytest.mark.parametrize("kind", ["int64", "uint64", "Int64"])
+def test_patients_whose_numbers_differ_in_the_last_of_many_digits_are_two(kind: str, tmp_path: Path) -> None:
+    """As in a CSV: float64 has the same number for all four."""
+    numbers = [75_600_000_000_000_000, 75_600_000_000_000_001, 75_600_000_000_000_002, 75_600_000_000_000_000]
+    assert len(set(map(float, numbers))) < 3
+    text = read_table(with_patients(tmp_path, list(map(str, numbers))))
+    text.assign(who=pd.Series(numbers, dtype=kind)).to_parquet(tmp_path / "site.parquet")
+    typed = read_table(tmp_path / "site.parquet")
+    assert encode(text, task(patient="who"), where="").n_units == 3
+    assert encode(typed, task(patient="who"), where="").n_units == 3
+    typed.loc[3, "who"] = pd.NA
+    typed.to_parquet(tmp_path / "site.parquet")
+    kept = complete_rows(read_table(tmp_path / "site.parquet"), task(patient="who"), where="")
+    assert encode(kept, task(patient="who"), where="").n_units == 3
+
+
 def test_a_record_of_nobody_is_refused_or_dropped(tmp_path: Path) -> None:
     path = with_patients(tmp_path, ["p7", "", "p7", " "])
     refused(
@@ -277,6 +293,8 @@ def test_units_come_whole_and_next_to_each_other() -> None:
     x = np.arange(7, dtype=np.float32)[:, None]
     patients = np.array([4, 0, 4, 2, 0, 4, 9], dtype=np.int64)
     records = Records(x, np.ones(7, np.float32), patients)
+    unnamed, empty = Records(x, np.ones(7, np.float32)), records.take(np.arange(0))
+    assert [each.most_of_unit for each in (records, unnamed, empty)] == [3, 1, 1]
     chosen, sizes = records.of_units(np.array([True, False, True, True]))
     assert sizes == [2, 3, 1]
     assert chosen.x.ravel().tolist() == [1, 4, 0, 2, 5, 6]

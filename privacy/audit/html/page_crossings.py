@@ -22,10 +22,10 @@ def view(report: Statement) -> dict[str, Any] | None:
     found = crossings.of(report.predicate)
     if found is None:
         return None
-    return {"table": _table(found), "unprotected": crossings.unprotected(report.predicate)}
+    return {"table": _table(report.predicate, found), "unprotected": crossings.unprotected(report.predicate)}
 
 
-def _table(found: list[dict[str, Any]]) -> Table:
+def _table(body: dict[str, Any], found: list[dict[str, Any]]) -> Table:
     rows: list[tuple[str | int, ...]] = []
     for one in found:
         who = (one["owner"], one["to"], ", ".join(one["what"]))
@@ -34,4 +34,8 @@ def _table(found: list[dict[str, Any]]) -> Table:
         else:
             times = f"{words.number(one['released'])} of {words.number(one['most'])}"
             rows.append((*who, one["clip"], one["noise"], times, f"{one['epsilon']} at δ = {one['delta']}"))
+    for one in crossings.together(body):
+        if one["releases"] > 1:
+            bound = "no bound" if one["epsilon"] is None else f"{one['epsilon']} at δ = {one['delta']}"
+            rows.append((one["owner"], ", ".join(one["to"]), "all with noise together", "–", "–", "–", bound))
     return Table("Values of single records that another organisation saw, and under which terms", _COLUMNS, tuple(rows))

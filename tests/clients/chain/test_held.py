@@ -83,6 +83,23 @@ def test_a_round_that_nobody_came_to_the_end_of_changes_nothing() -> None:
     assert held.latest()[0] == 1
 
 
+def test_fewer_copies_than_a_sum_takes_move_nothing(tmp_path: Path) -> None:
+    """The round was skipped for everybody: one site's copy would be its update, in what the others see next."""
+    held = Held.of_folder(tmp_path / "held", state(0), fewest=3)
+    for site in ("alba", "brno", "cork"):
+        held.finish(1, done(site, 3))
+    held.finish(1, done("alba", 9, attempt=2))
+    held.finish(1, done("brno", 9, attempt=2))
+    assert value(held.latest()[1]) == value(held.begin(2)) == 0
+    held.finish(1, done("cork", 9, attempt=2))  # over
+    for site in ("alba", "brno", "cork"):
+        held.finish(2, done(site, 3))
+    assert value(held.latest()[1]) == value(held.begin(3)) == 3
+    again = Held.of_folder(tmp_path / "held", state(0), fewest=3)
+    again.finish(3, done("alba", 9))
+    assert value(again.begin(4)) == 3
+
+
 def test_a_killed_process_finds_what_was_finished(tmp_path: Path) -> None:
     path = tmp_path / "held" / "run"
     Held.of_folder(path, state(0)).finish(1, done("alba", 1))

@@ -34,6 +34,7 @@ from strategies.chain_plan import ChainPlan
 from strategies.job import Job
 from strategies.messages import MASKED, STAGE
 from strategies.models import build, layout_of
+from strategies.secure_sum import FRACTION_BITS
 from strategies.task import SiteId
 from tests.clients.invited import RUN, Parties
 from tests.federation import CHANNEL_POLICY, STUDY, Federation, federate, study_of
@@ -64,11 +65,11 @@ class World:
     """A federation of which one site holds the middle of the others' model.
 
     Attributes:
-      refused: What the holder put on record of what it refused.
+      recorded: What the holder put on record.
     """
 
     parties: Parties
-    refused: list[Record] = field(default_factory=list)
+    recorded: list[Record] = field(default_factory=list)
 
     @property
     def federation(self) -> Federation:
@@ -89,10 +90,10 @@ class World:
             gate=ChannelGate.of_folder(folder, self.parties.clock).hold,
             dial=cast("Dial", None),  # the chain has one holder
             held=folder.path / "held",
-            record=self.refused.append,
+            record=self.recorded.append,
         )
         own = Identity.of_folder(folder, self.parties.clock)
-        with Listener("127.0.0.1:0", own, {KIND: service}, record=self.refused.append) as listener:
+        with Listener("127.0.0.1:0", own, {KIND: service}, record=self.recorded.append) as listener:
             for site in SITES:
                 self.tell(site, f'[channel.peers]\n{HOLDER} = "127.0.0.1:{listener.port}"\n')
             yield
@@ -139,6 +140,7 @@ def whole(world: World, job: Job) -> dict[str, Any]:
 
 
 def test_a_run_through_the_chain_ends_where_the_whole_model_ends(world: World) -> None:
+    """To the rounding of three masked sums: of the ends alone, a site blurs other bits."""
     job = world.job()
     with world.serving():
         done = world.parties.run(job)
@@ -148,7 +150,7 @@ def test_a_run_through_the_chain_ends_where_the_whole_model_ends(world: World) -
     middle = world.held()
     assert sorted([*ends, *middle]) == sorted(expected)
     for name, array in {**ends, **middle}.items():
-        np.testing.assert_array_equal(array, expected[name])
+        np.testing.assert_allclose(array, expected[name], rtol=0, atol=3 * 2.0**-FRACTION_BITS)
     report = statement.decode(envelope.decode((runs / REPORT_FILE).read_bytes()).payload)
     assert {one["owner"] for one in report.predicate["releases"]} == set(SITES)
     left = report.claim("sites.egress") or {}
@@ -157,7 +159,7 @@ def test_a_run_through_the_chain_ends_where_the_whole_model_ends(world: World) -
     assert {one["allowed"] for one in world.decisions("alba", "channel-decision")} == {True}
     assert len(world.decisions("alba", "unsafe-release")) == 3
     assert {one["facts"]["study"] for one in world.decisions(HOLDER, "channel-decision")} == {job_study(world)}
-    assert not world.refused
+    assert {record.kind for record in world.recorded} == {"channel-opened"}, "and nothing was refused"
 
 
 def job_study(world: World) -> str:

@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import nn
 
-from clients.chain.released import Payer, Releaser, event, ledger_name, noised
+from clients.chain.payer import Payer, event, ledger_name
+from clients.chain.released import Releaser, noised
 from clients.channel.message import Message
 from clients.channel.session import Session
 from privacy.dp.accounting import epsilon
 from privacy.dp.events import Relation
 from privacy.dp.filters import Filter, FilterKind
 from privacy.errors import BudgetExhaustedError, ConfigError, PrivacyError
-from privacy.store.books import State
+from privacy.store.books import Link, State
 from privacy.store.budgets import UNLIMITED, Asset
 from privacy.store.ledger import Ledger
 from privacy.store.log import Record
@@ -40,6 +41,10 @@ def release(noise: float = 5.0, most: int = 100, clip: float = 1.0, to: str = "c
 UNSAFE = UnsafeRelease("owner", "cloud", frozenset(Crossing), "a rehearsal on public data")
 
 
+def payer_of(ledger: Ledger, most_records: int = 1, note: Callable[[], None] = lambda: None) -> Payer:
+    return Payer(ledger, "hearts", most_records=most_records, note_ledger=note)
+
+
 @dataclass
 class Owner:
     """A ledger, a log, and a releaser over both."""
@@ -49,14 +54,20 @@ class Owner:
     asset: Asset = field(default_factory=lambda: Asset("hearts", {"record": BIG}))
     most_records: int = 1
     records: list[Record] = field(default_factory=list)
+    heads: list[Link] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.folder.mkdir(exist_ok=True)
         self.ledger = ledger_in(self.folder, self.asset, simulation=True)
 
+    @property
+    def payer(self) -> Payer:
+        """Notes where the ledger is."""
+        return payer_of(self.ledger, self.most_records, lambda: self.heads.append(self.ledger.head()))
+
     def releaser(self, **changes: object) -> Releaser:
         fields: dict[str, object] = {
-            "payer": Payer(self.ledger, "hearts", most_records=self.most_records),
+            "payer": self.payer,
             "entropy": secrets.token_bytes,
             "record": self.records.append,
         }
@@ -135,7 +146,7 @@ def test_most_holds_over_all_sessions_for_ever(tmp_path: Path) -> None:
     with pytest.raises(BudgetExhaustedError, match="for cloud 10 times, and 10 are spent: no room for 2") as error:
         there.releaser().pay(1)
     assert len(error.value.lines()) == 2
-    again = Payer(Ledger(tmp_path / "ledger.db"), "hearts")
+    again = payer_of(Ledger(tmp_path / "ledger.db"))
     with pytest.raises(BudgetExhaustedError):
         there.releaser(payer=again).pay(1)
     assert sum(debit.event.count for debit in there.ledger.debits()) == 10
@@ -155,8 +166,8 @@ def test_every_claim_of_the_asset_is_priced_or_the_release_refused(tmp_path: Pat
     budgets = dict.fromkeys(("record", "patient", "record-distributed"), UNLIMITED)
     there = owner(tmp_path, asset=Asset("hearts", budgets), most_records=4)
     there.releaser().pay(1)
-    assert {debit.claim: getattr(debit.event, "group", 0) for debit in there.ledger.debits()} == {
-        "record": 1, "patient": 4, "record-distributed": 1,
+    assert {debit.claim: debit.event for debit in there.ledger.debits()} == {
+        "record": event(release(), 2), "patient": event(release(), 2, 4), "record-distributed": event(release(), 2),
     }  # fmt: skip
     site = owner(tmp_path / "other", asset=Asset("hearts", {"record": BIG, "site": BIG}))
     with pytest.raises(PrivacyError, match="no price per site"):
@@ -175,6 +186,17 @@ def test_no_record_leaves_more_often_than_was_paid_for(tmp_path: Path) -> None:
     releaser.admit([1, 3, 4])
     with pytest.raises(PrivacyError, match="more often"):
         releaser.admit([4, 2])
+
+
+def test_a_step_of_all_records_counts_beside_the_steps_of_named_ones(tmp_path: Path) -> None:
+    releaser = owner(tmp_path).releaser()
+    releaser.pay(2)
+    releaser.admit(None)
+    releaser.admit([1])
+    for step in ([1], None):
+        with pytest.raises(PrivacyError, match="more often"):
+            releaser.admit(step)
+    releaser.admit([2])
 
 
 def test_values_pass_as_they_are_only_when_unsafe_and_on_record(tmp_path: Path) -> None:
