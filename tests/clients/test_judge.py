@@ -6,26 +6,29 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from math import ceil
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from clients.chain.payer import Payer, event_under
 from clients.gate import PolicyRefusalError
 from clients.judge import SiteJudge
+from privacy.charter.document import Floors
 from privacy.dp.filters import Filter
 from privacy.dp.plan import PrivacyPlan, RecordPlan, SitePlan, Unit
 from privacy.errors import PrivacyError
 from privacy.policy.engine import Request, Verdict
 from privacy.policy.floor import FloorRefusalError
 from privacy.policy.requests import MOST
-from privacy.store.budgets import Debit
+from privacy.secagg.context import RoundContext, Thresholds
+from privacy.store.budgets import Asset, Debit
 from privacy.store.ledger import Ledger
 from strategies.job import Job
 from strategies.release import Release
 from strategies.task import SiteId
 from tests.clients.invited import Parties
-from tests.federation import ASSET, STUDY, Federation, federate, study_of
+from tests.federation import ASSET, PURPOSE, STUDY, Federation, federate, study_of
 from tests.strategies.test_chain_job import CHAIN, OPEN
 
 ALBA = SiteId("alba")
@@ -57,12 +60,18 @@ class Scene:
     policy: Policy = field(default_factory=Policy)
     most_records: int = 1
 
-    def judge(self, job: Job, plans: Sequence[PrivacyPlan] | None = None, **changes: Any) -> None:
+    def judge(
+        self,
+        job: Job,
+        plans: Sequence[PrivacyPlan] | None = None,
+        context: RoundContext | None = None,
+        **changes: Any,
+    ) -> None:
         settings = self.parties.federation.folders["alba"].settings
         charter = self.parties.federation.charter
         judge = SiteJudge(ALBA, charter, self.policy, settings.assets, self.ledger, lambda: MOMENT, self.most_records)
         assert judge.digest == self.policy.digest
-        judge.judge(self.parties.invitation(job, **changes), job, plan(job) if plans is None else plans)
+        judge.judge(self.parties.invitation(job, **changes), job, plan(job) if plans is None else plans, context)
 
     @property
     def context(self) -> dict[str, Any]:
@@ -104,6 +113,15 @@ def test_the_policy_is_asked_with_what_the_site_knows(scene: Scene) -> None:
     assert {milli[name] for name in ("study", "application")} == {
         scene.parties.federation.study.digest, scene.parties.federation.charter.application
     }  # fmt: skip
+
+
+def test_an_attempt_is_judged_by_its_own_sites_and_limits(unprotected: Scene) -> None:
+    scene = replace(unprotected, policy=Policy())
+    limits = Thresholds(n_c=2, t=5, min_survivors=6, min_cover=4)
+    attempt = cast("RoundContext", SimpleNamespace(cohort=tuple("abcdefg"), thresholds=limits))
+    scene.judge(scene.parties.job(), context=attempt)
+    told = scene.context
+    assert (told["cohort"], told["survivors"], told["threshold"], told["cover"]) == (7, 6, 5, 4)
 
 
 def test_an_asset_that_has_cost_something_costs_more_after_this_run(scene: Scene) -> None:
@@ -240,6 +258,42 @@ def test_of_two_settings_the_weakest_of_each_number_is_told(unprotected: Scene) 
     assert job.sum_plan is not None
     least = min(own.noise_multiplier, job.sum_plan.noise_multiplier)
     assert scene.context["noise_milli"] == int(least * 1000)
+    for weaker, told, number in (
+        (replace(own, target=Decimal(2)), "epsilon_milli", 2000),
+        (replace(own, clip=Decimal(3)), "clip_milli", 3000),
+        (replace(own, delta=Decimal("0.02")), "delta_exponent", 1),
+    ):
+        scene.judge(job, [weaker])
+        assert scene.context[told] == number
+
+
+def test_the_charters_floors_are_told_where_they_are_higher(unprotected: Scene) -> None:
+    scene = replace(unprotected, policy=Policy())
+    job, charter = scene.parties.job(), scene.parties.federation.charter
+    settings = scene.parties.federation.folders["alba"].settings
+    raised = replace(charter, floors=Floors(cohort=4, survivors=4, threshold=4, cover=4))
+    SiteJudge(ALBA, raised, scene.policy, settings.assets, scene.ledger, lambda: MOMENT, 1).judge(
+        scene.parties.invitation(job), job, plan(job)
+    )
+    assert [scene.context[name] for name in ("survivors", "threshold", "cover")] == [4, 4, 4]
+
+
+def test_what_was_paid_under_another_claim_is_not_in_the_price(parties: Parties, tmp_path: Path) -> None:
+    scene = Scene(parties, Ledger.create(tmp_path / "ledger.db", simulation=True))
+    job = parties.job("record")
+    (priced,) = plan(job)
+    with parties.federation.folders["alba"].ledger().reading() as books:
+        budget = books.asset(ASSET).budgets[priced.claim]
+    scene.ledger.declare(Asset(ASSET, {priced.claim: budget, "patient": budget}, {PURPOSE: Decimal(1)}))
+    paid = [
+        Debit(ASSET, 1, 1, priced.event(count), limit=count, run="earlier", purpose=PURPOSE, claim=claim)
+        for claim, count in ((priced.claim, 1), ("patient", priced.max_executions))
+    ]
+    scene.ledger.reserve(paid)
+    scene.judge(job)
+    assert isinstance(budget, Filter)
+    spent = budget.spent([priced.event(1), priced.event(priced.max_executions)])
+    assert scene.context["epsilon_after_milli"] == ceil(budget.epsilon_of(spent) * 1000)
 
 
 def test_a_run_under_a_claim_without_a_budget_is_refused(unprotected: Scene) -> None:
