@@ -10,6 +10,7 @@ import numpy as np
 
 from clients.agent import TorchAgent
 from clients.chain.agent import ChainAgent
+from clients.chain.conformance import check_chain
 from clients.clipping import INTEGER_PARAMETERS
 from clients.records import Records
 from clients.release_path import path_of
@@ -30,8 +31,12 @@ _FEW = 8
 def check_release_paths(site: Site, entropy: Entropy) -> bytes:
     """Tests the site's paths and returns what it states of them; empty where it has no privacy plan.
 
+    Noise on what crosses a chain is tested as well, and no part of the statement.
+
     Raises: PrivacyError: A path does not conform: the site takes no part.
     """
+    if isinstance(site.agent, ChainAgent):
+        check_chain(site.agent.chain, entropy, who=site.id)
     return stated(conform(site, entropy), who=site.id)
 
 

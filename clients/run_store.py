@@ -1,8 +1,9 @@
 """What a site keeps on disk of each run, so that a killed agent goes on where it was: ``runs/RUN`` in its folder.
 
 ``invitation`` as it was let pass, ``node`` (Flower's number of the run, which changes when the server resumes),
-``units`` (records that the plan was priced for), ``state`` (what the app remembers), ``egress.jsonl`` (what was sent),
-``statement`` (what was stated last) and ``closed`` once the run is over. Files are replaced whole and durably.
+``units`` (records that the plan was priced for), ``conformance`` (what was said of the release paths), ``state`` (what
+the app remembers), ``egress.jsonl`` (what was sent), ``statement`` (what was stated last) and ``closed`` once the run
+is over. Files are replaced whole and durably.
 """
 
 import os
@@ -60,6 +61,11 @@ class RunStore:
         return self._read("statement")
 
     @property
+    def conformance(self) -> bytes:
+        """What was said of the site's release paths at the last roll call; empty before, and without noise."""
+        return self._read("conformance")
+
+    @property
     def units(self) -> int | None:
         """Training units that the run's plan was priced for; ``None`` before."""
         text = self._read("units")
@@ -78,6 +84,10 @@ class RunStore:
             if other.parent != self.path and read_file(other, limit=64) == node:
                 other.unlink(missing_ok=True)
         self._folder.write("node", node)
+
+    def tested(self, conformance: bytes) -> None:
+        """Writes down what is about to be said of the site's release paths. Raises: ConfigError: It cannot."""
+        self._folder.write("conformance", conformance)
 
     def close(self) -> None:
         """Ends the run for this site: no further attempt is answered, only that it is over."""

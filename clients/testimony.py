@@ -1,6 +1,7 @@
 """What a site states about a run at its end: from its own log, ledger and list of what it sent; never its scores."""
 
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from typing import Any
 
 from clients.run_store import RunStore
@@ -44,6 +45,7 @@ def state(  # the places that the statement is drawn from
         application=application_digest(),
         study=invitation.study,
         job=job,
+        conformance=sha256(store.conformance).hexdigest(),
         allowed=sum(entry["allowed"] for entry in decisions),
         refusals=Refusal.counted((e["by"], e["strategy"]) for e in decisions if not e["allowed"]),
         egress=store.egress,

@@ -84,6 +84,7 @@ def close(ended: Ended, key: SigningKey, report: Callable[[str], None]) -> None:
         transcript=folder.read(TRANSCRIPT_FILE),
         model=model,
         rounds=done.rounds,
+        attempts=done.attempts,
         claims=_claims(ended, answers.payloads),
         log=note,
         growth=growth,
@@ -110,8 +111,7 @@ def _claims(ended: Ended, statements: Mapping[SiteId, bytes]) -> tuple[PrivacyCl
         debits = [debit for debit in ended.ledger.debits() if debit.run == ended.invitation.run]
         if events := merged([debit.event for debit in debits]):
             own = Spent(plan, events, _lifetime(ended, ended.ledger, plan))
-    attempts = sum(record.attempts for record in done.rounds)
-    return claims_of(ended.job, ended.charter, done.roster.n_records, attempts, statements, server=own)
+    return claims_of(ended.job, ended.charter, done.roster.n_records, done.attempts, statements, server=own)
 
 
 def _lifetime(ended: Ended, ledger: Ledger, plan: PrivacyPlan) -> Lifetime | None:

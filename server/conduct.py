@@ -90,6 +90,7 @@ class Conducted:
     Attributes:
       rounds: In order, those before a resumption included.
       stopped: Why the run ended before its last round; empty if it did not.
+      lost_attempts: Begun at the round after the last, and never ended; sites may have paid for them.
       conformance: The report's claim about the release paths that sites and server tested; ``None`` without noise.
     """
 
@@ -98,7 +99,13 @@ class Conducted:
     exchange: Exchange
     roster: Roster
     stopped: str = ""
+    lost_attempts: int = 0
     conformance: dict[str, Any] | None = None
+
+    @property
+    def attempts(self) -> int:
+        """Attempts of all rounds: as many as a site without a statement may have paid for."""
+        return sum(record.attempts for record in self.rounds) + self.lost_attempts
 
     @property
     def egress(self) -> Mapping[SiteId, Egress]:
@@ -165,7 +172,15 @@ def conduct(
     if driver.stopped:
         planned = job.task.training.rounds
         watcher.note(f"stopped after {len(rounds)} of {planned} rounds, the last model is kept: {driver.stopped}")
-    return Conducted(job.algorithm.parameters(state), tuple(rounds), exchange, roster, driver.stopped, conformance)
+    return Conducted(
+        job.algorithm.parameters(state),
+        tuple(rounds),
+        exchange,
+        roster,
+        driver.stopped,
+        driver.lost_attempts,
+        conformance,
+    )
 
 
 def _driver(run: Run, folder: RunFolder, exchange: Exchange, roster: Roster) -> Driver:
@@ -178,7 +193,7 @@ def _driver(run: Run, folder: RunFolder, exchange: Exchange, roster: Roster) -> 
         return driver
     if run.log is not None:
         run.log.saw(roster.seen)
-    driver.collect = SecureCollector(
+    collector = SecureCollector(
         exchange,
         job.algorithm,
         job.plan,
@@ -196,7 +211,8 @@ def _driver(run: Run, folder: RunFolder, exchange: Exchange, roster: Roster) -> 
         floors=run.floors,
         on_attempt=lambda record: folder.append(TRANSCRIPT_FILE, transcript.line(record)),
         first=MASKED if job.chain is None else STAGE,
-    ).collect
+    )
+    driver.collect, driver.on_lost = collector.collect, collector.lost
     return driver
 
 

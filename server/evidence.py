@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 import privacy
-from privacy.audit import approval, egress, masked_rounds, report, testimony, verify
+from privacy.audit import approval, egress, limits, masked_rounds, report, testimony, verify
 from privacy.audit.approval import CHARTER_FILE
 from privacy.audit.checkpoint import open_checkpoint
 from privacy.audit.egress import Sent
@@ -27,8 +27,8 @@ from privacy.keys.signing import SigningKey
 from privacy.store import report_files
 from privacy.store.log import Log
 from privacy.store.run_folder import MODEL_FILE, RunFolder
-from server import limits
 from server.claims import PrivacyClaim, epsilon_claim
+from server.limits import of_private
 from server.model_file import parameters
 from server.parts import submodels
 from server.releases import not_protected as about_chain
@@ -38,8 +38,6 @@ from strategies.invitation import Invitation
 from strategies.job import Job
 from strategies.messages import CLOSE, TRAIN
 from strategies.task import SiteId
-
-_OWN_VIEW = "What a site computes and keeps, its scores above all, no epsilon here covers."
 
 
 @dataclass(frozen=True)
@@ -59,6 +57,7 @@ class RealRun:
       transcript: What the sites signed in masked rounds (``transcript/secagg.jsonl``).
       model: The model file's bytes.
       rounds: In order.
+      attempts: Of these rounds, and of one that was begun and never ended.
       stopped: Why the run ended before its last round; empty if it did not.
       conformance: The report's claim about tested release paths; ``None`` without noise.
       claims: What the ledgers say that was paid: the sites' by their statements, the server's by its own.
@@ -78,6 +77,7 @@ class RealRun:
     transcript: bytes = field(repr=False)
     model: bytes = field(repr=False)
     rounds: tuple[RoundRecord, ...]
+    attempts: int
     claims: tuple[PrivacyClaim, ...]
     log: bytes
     growth: Callable[[int], bytes] = field(repr=False)
@@ -175,7 +175,7 @@ def predicate(run: RealRun, signer: Mapping[str, str]) -> tuple[dict[str, Any], 
 def _told_by_server(run: RealRun, charter: Charter, signer: Mapping[str, str]) -> dict[str, Any]:
     job = run.job
     model = {"id": "model.digest", "kind": "attested", "file": MODEL_FILE, "sha256": sha256(run.model).hexdigest()}
-    return {
+    body = {
         "schema": "collegium/privacy-audit/v1",
         "tool": {"name": "collegium", "version": privacy.__version__},
         "run": _run(run),
@@ -200,12 +200,11 @@ def _told_by_server(run: RealRun, charter: Charter, signer: Mapping[str, str]) -
         ],
         "utility": None,
         "submodels": submodels(job, run.rounds),
-        **releases(job, sum(record.attempts for record in run.rounds)),
+        **releases(job, run.attempts),
         "rounds": [_round(record, divided=not job.plan.is_whole) for record in run.rounds],
         "egress": [_egress(site, run.received(site)) for site in job.sites],
-        "not_protected": _not_protected(run),
-        "assumptions": _assumptions(run),
     }
+    return limits.told(body, *of_private(job), *about_chain(job))
 
 
 def _run(run: RealRun) -> dict[str, Any]:
@@ -285,25 +284,3 @@ def _doubts(one: SiteStatement, site: SiteId, run: RealRun, charter: Charter, to
         testimony.check_growth(one, charter, run.log, run.growth(seen.size))
     except ConfigError as error:
         raise VerificationError(f"what it has seen of the server's log is not in it: {error}") from None
-
-
-def _not_protected(run: RealRun) -> list[str]:
-    job, unequal = run.job, len(run.job.plan.regions()) > 1
-    return [
-        limits.server_view(job, job.sites, unequal=unequal),
-        *limits.of_division(job, submodels(job, run.rounds), len(run.rounds), unequal=unequal),
-        *limits.of_privacy(job, run.claims, _OWN_VIEW),
-        *about_chain(job),
-        "Who talks to whom, when and how much, the network can see; encryption hides what is said.",
-        "Nothing shows that a site trained honestly, or on the records that it should: it signs what it says it did.",
-    ]
-
-
-def _assumptions(run: RealRun) -> list[str]:
-    return [
-        *limits.assumptions(run.claims, unequal=len(run.job.plan.regions()) > 1),
-        "The officers' keys are those of the officers: they compared them outside this system.",
-        "Each site runs the application whose digest it states, and its machine is its own.",
-        "No attempt was made beside those listed: every site signed what it sent, none what it was asked for in vain.",
-        "The delivered model came out of the sums listed: no site signs the model that comes out.",
-    ]

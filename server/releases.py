@@ -24,7 +24,7 @@ def releases(job: Job, attempts: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def not_protected(job: Job) -> list[str]:
-    """Returns what a cut model leaves open, in words; nothing where the model was not cut."""
+    """Returns what a cut model leaves open beside what its report tells by itself; nothing where it was not cut."""
     chain = job.chain
     if chain is None:
         return []
@@ -34,16 +34,12 @@ def not_protected(job: Job) -> list[str]:
         f"The model is cut: {chain.holder} holds the piece between and saw {sent} of every record in every step, and"
         f" knows whose they are. {labels} The server saw none of this."
     )
-    personal = (
-        "What crossed the cut are personal data. Noise on the weights of the ends does not protect them, whatever"
-        " epsilon it has."
-    )
     delivered = f"The delivered file has the ends of the model only: the piece between stays with {chain.holder}."
     assumed = (
         f"An epsilon of the ends assumes that {chain.holder} returns for each record a gradient that depends on it"
         " alone. So its piece keeps its initial parameters in a private run; nothing shows that it did."
     )
-    return [seen, personal, delivered, *([assumed] if job.privacy else [])]
+    return [seen, delivered, *([assumed] if job.privacy else [])]
 
 
 def _entry(job: Job, site: SiteId, release: AnyRelease, attempts: int) -> dict[str, Any]:

@@ -148,7 +148,9 @@ class Driver:
       weights: Public weight per site.
       plan: Who holds what; a site is sent the coordinates that it trains and no others.
       collect: How contributions come in; one by one, in the clear, if ``None``: for whole models only.
+      on_lost: Told, once, of the attempts at a round that has no record: its number and how many were begun.
       stopped: Why the run ended before its last round; empty if it did not.
+      lost_attempts: Attempts that were begun at the round after the last; they belong to no record, and were paid for.
     """
 
     exchange: Exchange
@@ -158,7 +160,9 @@ class Driver:
     weights: Mapping[SiteId, float]
     plan: Plan
     collect: Collect | None = None
+    on_lost: Callable[[int, int], None] = lambda _number, _attempts: None
     stopped: str = field(default="", init=False)
+    lost_attempts: int = field(default=0, init=False)
 
     def run(
         self,
@@ -193,6 +197,7 @@ class Driver:
             began = self.exchange.clock()
             found, attempt = self._tried(here, cohort, begun, journal)
             if found is None:
+                begun = attempt
                 break
             here, begun = self._after(here, found, attempt), 0
             seconds, skipped = self.exchange.clock() - began, self._is_short(found)
@@ -200,6 +205,9 @@ class Driver:
             if journal is not None:
                 journal.committed(record, replace(here, egress=self._egress()))
             on_round(record, here.state)
+        if begun:
+            self.lost_attempts = begun
+            self.on_lost(here.round + 1, begun)
         if self.stopped and journal is not None:
             journal.stopped(self.stopped)
         return here.state
@@ -219,6 +227,8 @@ class Driver:
         self, here: Standing, cohort: Sequence[SiteId], begun: int, journal: Journal | None
     ) -> tuple[Collected | None, int]:
         """Attempts a round until enough survive; returns the last attempt and its number, or nothing was possible.
+
+        Whatever of it was possible, the number is that of the attempts that were begun, before a crash as well.
 
         Args:
           here: Before the round.

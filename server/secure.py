@@ -122,7 +122,7 @@ class SecureCollector:
         """
         if self.noise is not None:
             self.noise.ledger.check(self.noise.debits(number, attempt))
-        self._catch_up(number, attempt)
+        self.lost(number, attempt - 1)
         floors, still = self._floors(len(tasks)), self._still.setdefault(number, set())
         chosen = summed(self.plan, tasks, floors.min_cover, still)
         if not chosen or len(tasks) < floors.min_survivors:
@@ -146,10 +146,10 @@ class SecureCollector:
         missing = {site: reasons.get(site, "dropped out of the sum") for site in tasks if site not in weights}
         return Collected(aggregate, tuple(weights), missing, self._at_rest([chosen[k] for k in sums]))
 
-    def _catch_up(self, number: int, attempt: int) -> None:
-        """Tells of attempts that were begun before the coordinator ended and was resumed: they count."""
-        for lost in range(self._told.get(number, 0) + 1, attempt):
-            self._record(AttemptRecord(number, lost, None, "the coordinator ended in the middle of it"))
+    def lost(self, number: int, attempts: int) -> None:
+        """Tells of attempts at a round that were begun before the coordinator ended and was resumed: they count."""
+        for attempt in range(self._told.get(number, 0) + 1, attempts + 1):
+            self._record(AttemptRecord(number, attempt, None, "the coordinator ended in the middle of it"))
 
     def _record(self, record: AttemptRecord) -> None:
         self._told[record.round] = record.attempt

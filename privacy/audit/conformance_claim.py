@@ -1,13 +1,15 @@
 """The ``conformance.release`` claim: what sites and server found when they tested their release paths.
 
-A measurement that its maker signed: what can be computed again is, and that nothing is left out is checked against the
-report's claims of differential privacy. That the tests ran, and on the code that trained, is the maker's word.
+What can be computed again is, and that nothing is left out is checked against the report's claims of differential
+privacy. That a test ran, and on the code that trained, is its maker's word: of a real site's, which signs the digest of
+what it said at the roll call (`privacy.audit.site_statement`). In a simulation, and of the server's own path, it is the
+word of whoever signed the report, and so it is of a site without a statement.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from privacy.audit import words
+from privacy.audit import canonical, words
 from privacy.audit.answers import Answer, CheckedClaim
 from privacy.audit.figures import figure
 from privacy.audit.statement import Statement
@@ -35,6 +37,15 @@ def claim_of(stated: Mapping[str, bytes], server: bytes | None = None) -> dict[s
     entries = [entry for site in sorted(stated) for entry in read(stated[site], who=site)]
     entries += read(server or b"", who=SERVER)
     return claim(entries) if entries else None
+
+
+def said_by(report: Statement, site: str) -> bytes:
+    """Returns what a site must have said at the roll call if the report tells it as it was; empty if nothing."""
+    found = (report.claim(CLAIM) or {"sites": []})["sites"]
+    mine = [
+        {name: value for name, value in entry.items() if name != "site"} for entry in found if entry["site"] == site
+    ]
+    return canonical.dumps(mine) if mine else b""
 
 
 def check(report: Statement) -> CheckedClaim:
@@ -107,11 +118,12 @@ def _problem_of(who: str, test: dict[str, Any], error: float) -> Iterator[str]:
     """Computes again what a test comes to."""
     name, statistic, what = test["name"], float(test["statistic"]), f"{who}'s {test['test']}, {test['name']}"
     if name in BY_CHANCE:
-        p_value = BY_CHANCE[name](test["n"], statistic)
-        told = float(test["p_value"] or "nan")
         if test["n"] != DRAWS[name] or test["threshold"] != figure(error):
             yield f"{what}: other draws, or another error, than the test has"
-        elif not abs(p_value - told) <= _CLOSE * (p_value + _CLOSE):
+            return  # a p-value is that of so many draws
+        p_value = BY_CHANCE[name](test["n"], statistic)
+        told = float(test["p_value"] or "nan")
+        if not abs(p_value - told) <= _CLOSE * (p_value + _CLOSE):
             yield f"{what}: the p-value is {p_value:.3g}, not {told:.3g}"
         passed = p_value >= error
     else:

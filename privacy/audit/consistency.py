@@ -3,14 +3,23 @@
 Nothing but a release's noise is priced here: these are counts and comparisons, so they are exact.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from privacy.audit import approval, conformance_claim, crossings, division, ledger_chain, scored, signers, testimony
+from privacy.audit import (
+    approval,
+    conformance_claim,
+    crossings,
+    division,
+    ledger_chain,
+    limits,
+    scored,
+    signers,
+    testimony,
+)
 from privacy.audit.pricing import per_attempt, planned
 from privacy.audit.statement import EPSILON_CLAIMS, Statement
 from privacy.errors import ConfigError
@@ -37,9 +46,9 @@ def of_all(report: Statement) -> list[str]:
 
 
 def of_report(report: Statement) -> list[str]:
-    """Checks that rounds, sites, protections, scores, times and parts of the model tell one story."""
+    """Checks that rounds, sites, protections, scores, times, parts of the model and limits tell one story."""
     body = report.predicate
-    return [
+    found = [
         *_run(body["run"], body["rounds"]),
         *_rounds(body["rounds"]),
         *_sites(body),
@@ -50,6 +59,7 @@ def of_report(report: Statement) -> list[str]:
         *division.of_division(report),
         *crossings.contradictions(report),
     ]
+    return found or list(limits.missing(report))  # what follows from contradictions is nothing that can be missing
 
 
 def of_model(report: Statement) -> list[str]:
@@ -262,15 +272,16 @@ def _sites(body: dict[str, Any]) -> Iterator[str]:
     """Every site is named in every round, as long as it can be asked, and what left it covers what it answered."""
     egress = [entry["site"] for entry in body["egress"]]
     yield from _duplicates("what left the sites", egress)
-    named = {
-        entry["round"]: {*entry["answered"], *(one["site"] for one in entry["missing"])} for entry in body["rounds"]
-    }
-    for site in dict.fromkeys(name for names in named.values() for name in names):
-        if site not in egress:
-            yield f"{site} took part but nothing is said about what left it"
-        unnamed = min((number for number, names in named.items() if site not in names), default=math.inf)
-        if any(site in entry["answered"] and entry["round"] > unnamed for entry in body["rounds"]):
-            yield f"nothing is said about {site} in round {unnamed}, and it answered later"
+    reached: dict[str, int] = {}  # the last round of those from the first in which a site is named without a gap
+    for number, entry in enumerate(body["rounds"], start=1):
+        for site in (*entry["answered"], *(one["site"] for one in entry["missing"])):
+            if reached.setdefault(site, 0) == number - 1:
+                reached[site] = number
+        for site in entry["answered"]:
+            if reached[site] < number:
+                yield f"nothing is said about {site} in round {reached[site] + 1}, and it answered later"
+    for site in sorted(reached.keys() - egress):
+        yield f"{site} took part but nothing is said about what left it"
     answers = Counter(site for entry in body["rounds"] for site in entry["answered"])
     for entry in body["egress"]:
         arrays = entry["messages"] if body["protections"]["secagg"] else entry["unmasked_arrays"]

@@ -5,6 +5,7 @@ opened sum, its holders and its length, follows from the report alone: the regio
 that the sites of the attempt cannot tell apart taken together. Each function yields contradictions, in words.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from fractions import Fraction
 from itertools import pairwise
@@ -118,8 +119,9 @@ def _still(regions: list[dict[str, Any]], rounds: list[dict[str, Any]]) -> Itera
             yield f"{name}: the regions that stood still are not sorted, repeat one, or are not there"
         elif (len(still) == len(regions)) != entry["skipped"]:
             yield f"{name} was {'skipped' if entry['skipped'] else 'completed'}, but {len(still)} regions stood still"
+    stood = Counter(k for entry in rounds for k in set(entry["still"]))
     for k, region in enumerate(regions):
-        times = sum(k in entry["still"] for entry in rounds)
+        times = stood[k]
         if times != region["still"]:
             yield f"region {k} is said to have stood still in {region['still']} rounds, but {times} name it"
 

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -27,6 +27,8 @@ CLAIM = "ledger.chain"
 LEDGERS_FILE = "transcript/ledgers.jsonl"
 """Where a run folder holds the entries, a line each: one ledger after the other, in the order of their holders."""
 MAX_LEDGERS_BYTES = 2**28
+_MOST_EVENTS = 1000
+"""Different events under one budget: more no report can show (``lifetime`` in its schema), and each takes time."""
 _Entry = tuple[int, str, bytes]
 """Number, text and hash."""
 
@@ -66,19 +68,20 @@ def folded(data: bytes) -> dict[str, Books]:
             raise VerificationError("the ledgers are not in the order of their holders, or one stands twice")
         try:
             found[holder] = _fold([entry for _, entry in entries])
-        except (FederationError, ArithmeticError, RecursionError) as error:
+        except (FederationError, ArithmeticError, RecursionError, TypeError, ValueError, LookupError) as error:
             raise VerificationError(f"the ledger of {holder}: {str(error)[:200]}") from None
     if not found:
         raise VerificationError("there is no ledger in the file")
     return found
 
 
-def check(report: Statement, data: bytes | None) -> CheckedClaim:
+def check(report: Statement, data: bytes | None, progress: Callable[[str], None] = lambda _line: None) -> CheckedClaim:
     """Checks the ``ledger.chain`` claim of a report that makes it.
 
     Args:
       report: Fits its schema.
       data: ``LEDGERS_FILE`` at hand, if there is one. Untrusted.
+      progress: Called with one plain line before the entries are read.
     """
 
     def checked(verdict: Answer, why: str) -> CheckedClaim:
@@ -91,6 +94,7 @@ def check(report: Statement, data: bytes | None) -> CheckedClaim:
         return checked("unchecked", f"no {LEDGERS_FILE} at hand; it must have SHA-256 {claim['ledgers_sha256']}")
     if (found := hashlib.sha256(data).hexdigest()) != claim["ledgers_sha256"]:
         return checked("fails", f"the ledgers have SHA-256 {found[:16]}..., the report's are others")
+    progress(f"reading {sum(one['entries'] for one in claim['ledgers'])} ledger entries")
     try:
         if problem := next(_problems(report, claim, data), ""):
             return checked("fails", problem)
@@ -130,10 +134,18 @@ def _fold(entries: Sequence[_Entry]) -> Books:
         ((_reserved(entry[1]), entry) for entry in entries), key=lambda one: _release(one[0])
     ):
         listed = list(group)
+        debits = [debit for debit, _ in listed if debit is not None]
         if release is not None:
-            books.check([debit for debit, _ in listed if debit is not None])
+            books.check(debits)
         for _, entry in listed:
             books.read(*entry)
+        for debit in debits:
+            asset = books.asset(debit.asset)
+            if (
+                isinstance(asset.budgets[debit.claim], Filter)
+                and books.n_events(asset.name, debit.claim) > _MOST_EVENTS
+            ):
+                raise VerificationError(f"{asset.name} was debited for more than {_MOST_EVENTS} different events")
     return books
 
 

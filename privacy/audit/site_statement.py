@@ -23,7 +23,7 @@ STATEMENTS_FILE = "transcript/statements.jsonl"
 MAX_STATEMENTS_BYTES = 2**28
 _MOST_REFUSALS = 1000
 _SCHEMA = "collegium/site-statement/v1"
-_NAMES = ("federation", "site", "run", "charter", "application", "study", "job")
+_NAMES = ("federation", "site", "run", "charter", "application", "study", "job", "conformance")
 
 
 @dataclass(frozen=True, order=True)
@@ -57,6 +57,7 @@ class SiteStatement:
       application: SHA-256 of the application that is installed there, hex.
       study: Digest of the study that it read from its own file, hex.
       job: Digest of the job that it resolved for itself, hex.
+      conformance: SHA-256 of what it said of its release paths at the last roll call, hex; of nothing without noise.
       allowed: Requests of this run that its gate let through.
       refusals: Requests of this run that it refused.
       egress: Every payload of this run that it handed to the transport, before this statement.
@@ -72,6 +73,7 @@ class SiteStatement:
     application: str
     study: str
     job: str
+    conformance: str
     allowed: int
     refusals: tuple[Refusal, ...]
     egress: tuple[Sent, ...]

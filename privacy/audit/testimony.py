@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from privacy.audit import egress, payments, words
+from privacy.audit import conformance_claim, egress, payments, words
 from privacy.audit.approval import ADOPTED, APPROVED
 from privacy.audit.checkpoint import Checkpoint, NoteKey, open_checkpoint, parse_note, parse_size
 from privacy.audit.egress import Sent
@@ -101,6 +101,8 @@ def about(one: SiteStatement, report: Statement, charter: Charter) -> Iterator[s
         "job": job,
     }
     yield from (f"{one.site} states another {name}" for name in expected if getattr(one, name) != expected[name])
+    if one.conformance != hashlib.sha256(conformance_claim.said_by(report, one.site)).hexdigest():
+        yield f"{one.site} said something else of its release paths at the roll call than the report says"
     if one.site not in proposal["cohort"]:
         yield f"{one.site} states something and was not asked"
     try:

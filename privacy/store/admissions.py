@@ -28,6 +28,14 @@ class Admissions:
             ).fetchone()
         return (int(row[0]), int(row[1])) if row else (0, 0)
 
+    def count(self, site: str, run: bytes) -> int:
+        """Returns how many attempts the site admitted in the run."""
+        with self._database.reading() as connection:
+            (count,) = connection.execute(
+                "SELECT COUNT(*) FROM admissions WHERE site = ? AND run = ?", (site, run)
+            ).fetchone()
+        return int(count)
+
     def admit(self, site: str, record: Attempt) -> None:
         """Writes an attempt down durably.
 

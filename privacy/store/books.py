@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_FLOOR, Context, Decimal
+from decimal import ROUND_FLOOR, Context, Decimal, Inexact
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from privacy.keys import signing
 from privacy.store.budgets import UNLIMITED, Asset, Debit, Unlimited, check_names, epsilon_at_most, filter_name
 
 _DOWN = Context(prec=60, rounding=ROUND_FLOOR)
+_EXACT = Context(prec=200, traps=[Inexact])
 
 
 class Link(NamedTuple):
@@ -87,7 +88,7 @@ class Books:
         self._names: dict[str, str] = {}  # names and aliases -> asset
         self._taken: set[tuple[str, str, str, int, int]] = set()
         self._plans: dict[tuple[str, ...], tuple[int, int]] = {}  # limit, executions
-        self._spent: dict[tuple[str, str, str], dict[Event, int]] = {}  # by asset, claim, purpose: executions
+        self._sums: dict[tuple[str, str, str | None], _Sum] = {}  # by asset, claim, purpose; None for all together
 
     def read(self, seq: int, text: str, digest: bytes) -> None:
         """Takes in the next entry; one that does not fit changes nothing.
@@ -141,9 +142,9 @@ class Books:
         self.lines[seq] = Line(line.link, line.debit, State.VOIDED)
 
     def _count(self, debit: Debit, executions: int) -> None:
-        spent = self._spent.setdefault((self.asset(debit.asset).name, debit.claim, debit.purpose), {})
-        one = debit.event.times(1)
-        spent[one] = spent.get(one, 0) + executions
+        for purpose in (debit.purpose, None):
+            key = self.asset(debit.asset).name, debit.claim, purpose
+            self._sums.setdefault(key, _Sum()).add(debit.event.times(1), executions)
         limit, executed = self._plans.get(debit.plan, (debit.limit, 0))
         self._plans[debit.plan] = limit, executed + executions
 
@@ -167,10 +168,14 @@ class Books:
 
     def spent(self, asset: str, claim: str, purpose: str | None = None) -> tuple[Event, ...]:
         """Returns the events that count against a budget, of one purpose or of all, equal ones merged."""
-        every = [
-            events for key, events in self._spent.items() if key[:2] == (asset, claim) and purpose in (None, key[2])
-        ]
-        return merged([one.times(count) for events in every for one, count in events.items() if count])
+        return self._sum(asset, claim, purpose).events()
+
+    def n_events(self, asset: str, claim: str) -> int:
+        """Counts the different events that ever counted against a budget, those that were voided included."""
+        return len(self._sum(asset, claim).executions)
+
+    def _sum(self, asset: str, claim: str, purpose: str | None = None) -> "_Sum":
+        return self._sums.get((asset, claim, purpose), _Sum())
 
     def executed(self, name: str, run: str | None = None) -> int:
         """Counts the mechanism executions that are paid for under a name, in one run or in all."""
@@ -206,7 +211,8 @@ class Books:
         if not debits:
             raise UnsupportedEventError("a release without an event has no price")
         claims: dict[tuple[str, str, str, int, int], set[str]] = {}
-        plans = dict(self._plans)
+        plans: dict[tuple[str, ...], tuple[int, int]] = {}
+        wanted: dict[tuple[str, str], list[tuple[str, Event]]] = {}  # by asset and claim: purpose, event
         for debit in debits:
             if Debit.from_json(debit.to_json()) != debit:  # what cannot be read back would make the ledger unreadable
                 raise UnsupportedEventError(f"{debit.event} cannot be written down exactly")
@@ -217,13 +223,14 @@ class Books:
             if debit.release in self._taken or debit.claim in priced:
                 raise LocalProtocolError(f"round {debit.round} attempt {debit.attempt} was already debited")
             priced.add(debit.claim)
-            plans[debit.plan] = debit.limit, _in_plan(debit, *plans.get(debit.plan, (debit.limit, 0)))
+            before = plans.get(debit.plan) or self._plans.get(debit.plan, (debit.limit, 0))
+            plans[debit.plan] = debit.limit, _in_plan(debit, *before)
+            wanted.setdefault((asset.name, debit.claim), []).append((debit.purpose, debit.event))
         for (name, *_), priced in claims.items():
             if missing := self.asset(name).budgets.keys() - priced:
                 raise UnsupportedEventError(f"the release is not priced per {', '.join(sorted(missing))}")
-        for name, claim in {(self.asset(debit.asset).name, debit.claim) for debit in debits}:
-            same = [debit for debit in debits if self.asset(debit.asset).name == name and debit.claim == claim]
-            self.check_budget(name, claim, [(debit.purpose, debit.event) for debit in same])
+        for (name, claim), events in wanted.items():
+            self.check_budget(name, claim, events)
 
     def check_budget(self, name: str, claim: str, wanted: Sequence[tuple[str, Event]]) -> None:
         """Refuses events, given with their purposes, that a budget does not cover.
@@ -235,9 +242,9 @@ class Books:
         if isinstance(budget, Unlimited):
             return
         what = f"asset {asset.name} per {claim}"
-        _check_sum(budget, Decimal(1), self.spent(asset.name, claim), [event for _, event in wanted], what)
+        _check_sum(budget, Decimal(1), self._sum(asset.name, claim), [event for _, event in wanted], what)
         for purpose in {purpose for purpose, _ in wanted}:
-            spent, events = self.spent(asset.name, claim, purpose), [event for use, event in wanted if use == purpose]
+            spent, events = self._sum(asset.name, claim, purpose), [event for use, event in wanted if use == purpose]
             _check_sum(budget, asset.purposes[purpose], spent, events, f"{what} for {purpose}")
 
     def check_void(self, seq: int, reason: str, signature: bytes) -> Line:
@@ -257,6 +264,49 @@ class Books:
         return line
 
 
+class _Sum:
+    """The executions that count against one budget and what they cost, which is computed again only where they changed.
+
+    A filter adds up the costs of its events, so this is what ``Filter.spent`` returns for all of them.
+    """
+
+    def __init__(self) -> None:
+        self.executions: dict[Event, int] = {}  # by event of one execution; 0 once all of them are voided
+        self._costs: dict[Event, Decimal] = {}
+        self._total = Decimal(0)
+        self._changed: dict[Event, None] = {}  # not priced since
+
+    def add(self, one: Event, executions: int) -> None:
+        self.executions[one] = self.executions.get(one, 0) + executions
+        self._changed[one] = None
+
+    def events(self) -> tuple[Event, ...]:
+        return tuple(one.times(count) for one, count in self.executions.items() if count)
+
+    def cost(self, budget: Filter) -> Decimal:
+        """Returns the sum of costs, by the one budget that this is ever asked about."""
+        while self._changed:
+            one = next(iter(self._changed))
+            cost = self._cost_of(one, self.executions[one], budget)
+            self._total = _EXACT.add(self._total, _EXACT.subtract(cost, self._costs.get(one, Decimal(0))))
+            self._costs[one] = cost
+            del self._changed[one]
+        return self._total
+
+    def cost_with(self, budget: Filter, wanted: Sequence[Event]) -> Decimal:
+        """Returns what the sum would be with these events as well."""
+        total = self.cost(budget)
+        for event in merged(wanted):
+            one = event.times(1)
+            after = self._cost_of(one, self.executions.get(one, 0) + event.count, budget)
+            total = _EXACT.add(total, _EXACT.subtract(after, self._costs.get(one, Decimal(0))))
+        return total
+
+    @staticmethod
+    def _cost_of(one: Event, executions: int, budget: Filter) -> Decimal:
+        return budget.cost(one.times(executions)) if executions else Decimal(0)
+
+
 def entry(kind: str, body: Mapping[str, Any]) -> str:
     """Returns the text of an entry."""
     return json.dumps({"kind": kind, **body}, sort_keys=True, separators=(",", ":"))
@@ -270,11 +320,11 @@ def _in_plan(debit: Debit, limit: int, executions: int) -> int:
     return executions + debit.event.count
 
 
-def _check_sum(budget: Filter, share: Decimal, before: Sequence[Event], wanted: Sequence[Event], what: str) -> None:
-    after = budget.spent(merged((*before, *wanted)))
+def _check_sum(budget: Filter, share: Decimal, before: _Sum, wanted: Sequence[Event], what: str) -> None:
+    after = before.cost_with(budget, wanted)
     if after <= _DOWN.multiply(budget.limit, share):
         return
-    spent, would_be = (epsilon_at_most(budget, value) for value in (budget.spent(before), after))
+    spent, would_be = (epsilon_at_most(budget, value) for value in (before.cost(budget), after))
     part = "" if share == 1 else f", of which {share} may be used so"
     # The numbers are for the site's own people: the server is told the message without its hint.
     raise BudgetExhaustedError(

@@ -1,6 +1,5 @@
 """The files that a report rests on, as they lie beside it in a run folder or were named one by one."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +9,7 @@ from privacy.audit.canary_file import CANARIES_FILE, MAX_CANARIES_BYTES
 from privacy.audit.ledger_chain import LEDGERS_FILE, MAX_LEDGERS_BYTES
 from privacy.audit.site_statement import MAX_STATEMENTS_BYTES, STATEMENTS_FILE
 from privacy.audit.transcript import MAX_TRANSCRIPT_BYTES, TRANSCRIPT_FILE
-from privacy.store.run_folder import MODEL_FILE, read_file
+from privacy.store.run_folder import MODEL_FILE, read_file, sha256_of
 
 FILES = {
     "transcript": (TRANSCRIPT_FILE, MAX_TRANSCRIPT_BYTES),
@@ -49,7 +48,7 @@ class AtHand:
         for name, (usual, limit) in FILES.items():
             path = chosen.get(name) or _there(report.parent / usual)
             found[name] = None if path is None else read_file(path, limit=limit)
-        return cls(model_sha256=None if model is None else hashlib.sha256(read_file(model)).hexdigest(), **found)
+        return cls(model_sha256=None if model is None else sha256_of(model), **found)
 
 
 def _there(path: Path) -> Path | None:

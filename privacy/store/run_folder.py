@@ -6,9 +6,12 @@ the model, ``ledger.db`` the debits, ``transcript/`` the raw material of the rep
 it is pickled, nothing identifies a record.
 """
 
+import hashlib
+import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+import stat
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,9 @@ LEDGER_FILE = "ledger.db"
 REPORT_FILE = "report.dsse.json"
 PAGE_FILE = "report.html"
 TRUST_FILE = "trusted-keys.txt"
+MAX_FILE_BYTES = 2**34
+"""Of a file whose contents set no smaller limit, such as a model."""
+_AT_ONCE = 2**20
 
 
 class RunFolder:
@@ -64,6 +70,13 @@ class RunFolder:
             raise _unwritable(target, error) from error
         return target
 
+    def remove(self, name: str) -> None:
+        """Removes a file if it is there. Raises: ConfigError: It cannot be removed."""
+        try:
+            (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise _unwritable(self.path / name, error) from error
+
     def append(self, name: str, line: Mapping[str, Any] | bytes) -> None:
         """Appends one JSON object as one line, or a line as it is. Raises: ConfigError: It cannot be written."""
         data = line if isinstance(line, bytes) else (json.dumps(line, ensure_ascii=False) + "\n").encode()
@@ -78,7 +91,7 @@ class RunFolder:
         return read_file(self.path / name)
 
 
-def read_file(path: Path, *, limit: int = 2**34) -> bytes:
+def read_file(path: Path, *, limit: int = MAX_FILE_BYTES) -> bytes:
     """Reads a file that a person named.
 
     Args:
@@ -87,14 +100,52 @@ def read_file(path: Path, *, limit: int = 2**34) -> bytes:
 
     Raises: ConfigError: It is not there, not a file, too large, or cannot be read.
     """
+    data = io.BytesIO()
+    for part in _parts(path, limit):
+        data.write(part)
+    return data.getvalue()
+
+
+def sha256_of(path: Path, *, limit: int = MAX_FILE_BYTES) -> str:
+    """Returns the SHA-256 of a file that a person named, as hex; the file is never in memory as a whole.
+
+    Args:
+      path: Where.
+      limit: Largest size in bytes that is read.
+
+    Raises: ConfigError: As ``read_file``.
+    """
+    digest = hashlib.sha256()
+    for part in _parts(path, limit):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(path: Path, limit: int) -> Iterator[bytes]:
+    """Yields a file's bytes. It waits for nobody and comes to an end: pipes and devices are refused, links followed."""
     try:
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder, not a file")
-        if path.stat().st_size > limit:
-            raise ConfigError(f"{path} is larger than {limit // 2**20} MiB")
-        return path.read_bytes()
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise ConfigError(f"{path} is a pipe or a device, not a file")
+            left = limit - found.st_size  # of a file in /proc, 0 says nothing
+            while left >= 0 and (part := file.read(_AT_ONCE)):
+                yield part
+                left = limit - file.tell()
+            if left < 0:
+                raise ConfigError(f"{path} is larger than {limit // 2**20} MiB")
+    except IsADirectoryError:
+        raise ConfigError(f"{path} is a folder, not a file") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def read_text(path: Path, *, limit: int = MAX_FILE_BYTES) -> str:
+    """Reads a text that a person named. Raises: ConfigError: As ``read_file``, or it is not text in UTF-8."""
+    try:
+        return read_file(path, limit=limit).decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not text in UTF-8") from None
 
 
 def to_toml(sections: Mapping[str, Any]) -> bytes:

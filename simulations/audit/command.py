@@ -3,6 +3,7 @@
 import json
 import secrets
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -49,7 +50,7 @@ def audit(
     signing = SigningKey(secrets.token_bytes(SEED_BYTES)) if key is None else read_pen(key)
     folder = RunFolder(run.absolute())
     subject = Subject.of(folder)
-    _refuse_what_does_not_hold(_checked(folder, subject.signed))
+    _refuse_what_does_not_hold(_checked(subject.signed, _beside(folder)))
     found = measure(subject, Settings(canaries, planted), lambda line: _noted(folder, line))
     verdict = _written(folder, subject, found, signing)
     if as_json:
@@ -65,9 +66,9 @@ def _noted(folder: RunFolder, line: str) -> None:
     folder.append("log/events.jsonl", {"time": datetime.now(UTC).isoformat(timespec="seconds"), "audit": line})
 
 
-def _checked(folder: RunFolder, signed: bytes) -> Verdict:
-    """Verifies a report beside its run, by the keys that it lists: whose they are is for its readers to say."""
-    return verify(signed, self_signed=True, **vars(AtHand.beside(folder.path / REPORT_FILE)))
+def _checked(signed: bytes, at_hand: AtHand) -> Verdict:
+    """Verifies a report by the keys that it lists: whose they are is for its readers to say."""
+    return verify(signed, self_signed=True, **vars(at_hand))
 
 
 def _refuse_what_does_not_hold(verdict: Verdict) -> None:
@@ -80,14 +81,27 @@ def _refuse_what_does_not_hold(verdict: Verdict) -> None:
 
 
 def _written(folder: RunFolder, subject: Subject, found: Measured, key: SigningKey) -> Verdict:
-    """Signs, checks with our own verifier, and only then writes: scores, report, page and keys."""
+    """Signs, checks with our own verifier, and only then writes: scores, keys, page and report.
+
+    Whenever it is cut off, no report lies beside another audit's scores: an earlier one goes first, ours comes last.
+    """
     signed = report.audited(subject.signed, found.claims, key, datetime.now(UTC))
-    folder.write(CANARIES_FILE, found.scores)
-    verdict = _checked(folder, signed)
-    folder.write(AUDIT_FILE, signed)
-    folder.write(AUDIT_PAGE_FILE, page.render(signed))
-    folder.write(AUDIT_TRUST_FILE, report.trusted_keys(signed))
+    verdict = _checked(signed, replace(_beside(folder), canaries=found.scores))
+    files = {
+        CANARIES_FILE: found.scores,
+        AUDIT_TRUST_FILE: report.trusted_keys(signed),
+        AUDIT_PAGE_FILE: page.render(signed),
+        AUDIT_FILE: signed,
+    }
+    for name in (AUDIT_FILE, AUDIT_PAGE_FILE, AUDIT_TRUST_FILE):
+        folder.remove(name)
+    for name, data in files.items():
+        folder.write(name, data)
     return verdict
+
+
+def _beside(folder: RunFolder) -> AtHand:
+    return AtHand.beside(folder.path / REPORT_FILE)
 
 
 def _show(verdict: Verdict, found: Measured, folder: RunFolder) -> None:

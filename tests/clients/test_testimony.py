@@ -2,6 +2,7 @@
 
 import base64
 import json
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.clients.invited import RUN, Parties
 from tests.clients.node import body_of, refusal
 from tests.clients.test_real_site import SITE, begun
 from tests.clients.test_real_site import pay as paid
+from tests.federation import federate, study_of
 
 
 def statement(parties: Parties, run: str = RUN) -> SiteStatement:
@@ -96,6 +98,20 @@ def test_scores_stay_at_home(parties: Parties) -> None:
     signed = body_of(parties.ask(SITE, CLOSE, Closing(job.digest, 1, job.initial).encode()))
     kept = (parties.federation.folders[SITE].path / "runs" / RUN / "score.json").read_bytes()
     assert b'"score"' in kept
+    assert b"score" not in opened_payload(signed)
+
+
+def test_a_run_ends_where_a_site_has_no_score(tmp_path: Path) -> None:
+    """All its rows are ill: there is no area under the curve, which the coordinator must neither learn nor notice."""
+    study = study_of().replace("title =", 'metric = "auc"\ntitle =')
+    parties = Parties(federate(tmp_path / "north", study=study))
+    rows = parties.federation.data(SITE).read_text().splitlines()
+    parties.federation.data(SITE).write_text("\n".join([rows[0], *(f"{row[:-1]}1" for row in rows[1:])]) + "\n")
+    job = begun(parties)
+    body_of(parties.ask(SITE, MASKED, parties.start(SITE, job)))
+    signed = body_of(parties.ask(SITE, CLOSE, Closing(job.digest, 1, job.initial).encode()))
+    kept = (parties.federation.folders[SITE].path / "runs" / RUN / "score.json").read_bytes()
+    assert json.loads(kept) == {"metric": "auc", "score": None, "interval": None, "n_test": 21}
     assert b"score" not in opened_payload(signed)
 
 

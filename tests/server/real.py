@@ -14,10 +14,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from privacy.audit import envelope, report, statement
+from privacy.audit import conformance_claim, envelope, report, statement
 from privacy.audit.checkpoint import Checkpoint, sign
 from privacy.audit.egress import Sent
 from privacy.audit.site_statement import Refusal, SiteStatement
+from privacy.audit.statement import Statement
 from privacy.audit.transcript import AttemptRecord
 from privacy.audit.verify import Verdict, verify
 from privacy.charter.document import Charter, Floors, from_body
@@ -208,6 +209,7 @@ class Scene:
             application=APPLICATION,
             study=study().digest,
             job=self.job.digest,
+            conformance=hashlib.sha256(conformance_claim.said_by(self._told(), site)).hexdigest(),
             allowed=4,
             refusals=refusals,
             egress=payloads(site),
@@ -217,17 +219,24 @@ class Scene:
         )
         return replace(truth, **changes)
 
+    def _claims(self) -> tuple[PrivacyClaim, ...]:
+        spent: dict[str, Spent] = {
+            site: Spent(self.plan(site), merged([self.plan(site).event(1)] * 3)) for site in SITES if self.job.privacy
+        }
+        return (PrivacyClaim("local", spent),) if spent else ()
+
+    def _told(self) -> Statement:
+        """Of the report, what the sites said at the roll call."""
+        epsilons = [epsilon_claim(claim, len(SITES)) for claim in self._claims()]
+        claims = [measured.conformance_claim(epsilons)] if epsilons else []
+        return Statement("", "", {"claims": claims})
+
     def run(self, **changes: Any) -> RealRun:
         """The run as its coordinator knows it, with changes."""
         signed = {site: self.statement(site).sign(identity(site)) for site in SITES}
         rows = [RoundRecord(n, 1, SITES, {}, skipped=False, seconds=1.0) for n in (1, 2, 3)]
         rows[1] = replace(rows[1], answered=tuple(site for site in SITES if site != "switzerland"))
         rows[1] = replace(rows[1], missing={SiteId("switzerland"): "dropped out of the sum"})
-        spent: dict[str, Spent] = {
-            site: Spent(self.plan(site), merged([self.plan(site).event(1)] * 3)) for site in SITES if self.job.privacy
-        }
-        claims = (PrivacyClaim("local", spent),) if spent else ()
-        tested = measured.conformance_claim([epsilon_claim(claim, len(SITES)) for claim in claims])
         note, grown = snapshot(self.log)
         truth = RealRun(
             job=self.job,
@@ -242,8 +251,9 @@ class Scene:
             transcript=rounds(self.job),
             model=MODEL,
             rounds=tuple(rows),
-            claims=claims,
-            conformance=tested if claims else None,
+            attempts=sum(row.attempts for row in rows),
+            claims=self._claims(),
+            conformance=self._told().claim(conformance_claim.CLAIM),
             log=note,
             growth=grown,
         )

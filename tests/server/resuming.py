@@ -160,12 +160,14 @@ class Told:
     Attributes:
       records: What it was told by the driver.
       state: After the last round.
+      lost: Rounds that it was told came to nothing, each with the attempts at it.
     """
 
     driver: Driver
     exchange: Line
     records: list[RoundRecord] = field(default_factory=list)
     state: Any = None
+    lost: list[tuple[int, int]] = field(default_factory=list)
 
 
 def around(folder: Path) -> Surroundings:
@@ -194,6 +196,8 @@ def live(
     fuse = fuse or Fuse()
     line = Line(sites, algorithm, fuse)
     told = Told(Driver(cast("Exchange", line), algorithm, schedule, JOB, WEIGHTS, PLAN), line)
+
+    told.driver.on_lost = lambda *lost: told.lost.append(lost)
 
     def on_round(record: RoundRecord, _state: Any) -> None:
         with (folder / LINES).open("a") as file:

@@ -10,17 +10,21 @@ from typing import Any
 
 import pytest
 
+from clients import cosigning
 from privacy.audit import approval, consistency, division, report, schemas, statement
 from privacy.audit.egress import Sent
 from privacy.audit.envelope import decode as decode_envelope
+from privacy.audit.figures import figure
 from privacy.audit.html import page
 from privacy.audit.site_statement import Refusal
 from privacy.audit.verify import Verdict, verify
 from privacy.charter.document import from_body
+from privacy.conformance.results import BY_CHANCE
 from privacy.errors import ConfigError
 from privacy.secagg.context import Block, Region
 from privacy.store.log import Log, Record
 from privacy.store.run_folder import RunFolder
+from server import evidence
 from server.evidence import RealRun, predicate, write_report
 from strategies.messages import CLOSE
 from tests.privacy.audit import masked, sample
@@ -185,6 +189,10 @@ UNATTESTED: dict[str, tuple[Callable[[Scene, Path], bytes | None], str]] = {
     "another study": (lambda s, _: s.statement("va", study="0" * 64).sign(identity("va")), "another study"),
     "another charter": (lambda s, _: s.statement("va", charter="0" * 64).sign(identity("va")), "another charter"),
     "another job": (lambda s, _: s.statement("va", job="0" * 64).sign(identity("va")), "another job"),
+    "another conformance": (
+        lambda s, _: s.statement("va", conformance="1" * 64).sign(identity("va")),
+        "said something else of its release paths",
+    ),
     "another run": (lambda s, _: s.statement("va", run="town-0000").sign(identity("va")), "another run"),
     "a payload kept quiet": (
         lambda s, _: s.statement("va", egress=real.payloads("va")[1:]).sign(identity("va")),
@@ -223,6 +231,23 @@ def test_a_site_whose_statement_does_not_hold_is_named(
     assert "va: " in found.why
     assert reason in found.why
     assert len(claim(body, "sites.statements")["sites"]) == 3
+
+
+def test_what_a_site_found_when_it_tested_itself_cannot_be_made_up_for_it(tmp_path: Path) -> None:
+    """Not even by numbers that fit each other: the site signed the digest of its own, and does not sign these."""
+    scene = Scene.of(tmp_path, "record")
+    run = scene.run()
+    body, statements = predicate(run, real.SIGNER)
+    assert not claim(body, "sites.statements")["unattested"]
+    entry = next(one for one in claim(body, "conformance.release")["sites"] if one["site"] == "va")
+    test = next(one for one in entry["tests"] if one["name"] == "noise scale")
+    test.update(statistic="1", p_value=figure(BY_CHANCE["noise scale"](test["n"], 1.0)))
+    signed, why = real.forged(body), "va said something else of its release paths at the roll call than the report says"
+    verdict = real.checked(signed, run, statements)
+    assert failing(verdict) == {"sites.statements": why}
+    own = scene.statement("va")
+    doubts = cosigning.stated_doubts(statement.Statement("model.safetensors", "0" * 64, body), own, scene.charter)
+    assert list(doubts) == [why]
 
 
 def test_the_page_names_a_site_whose_statement_does_not_hold(scene: Scene, tmp_path: Path) -> None:
@@ -378,6 +403,20 @@ def test_a_sum_over_fewer_sites_than_the_charter_asks_for_is_found(scene: Scene)
     assert "3 sites are fewer than 4" in found["charter.approved"]
 
 
+def test_what_crossed_is_counted_over_every_attempt_that_was_begun(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+
+    def releases(_job: object, attempts: int) -> dict[str, Any]:
+        counted.append(attempts)
+        return {}
+
+    monkeypatch.setattr(evidence, "releases", releases)
+    predicate(scene.run(attempts=7), real.SIGNER)
+    assert counted == [7]
+
+
 def with_charters(body: dict[str, Any], data: bytes) -> dict[str, Any]:
     body = copy.deepcopy(body)
     claim(body, "charter.adopted")["charters_sha256"] = hashlib.sha256(data).hexdigest()
@@ -406,6 +445,27 @@ def test_masked_rounds_under_keys_that_the_charter_does_not_list_are_found(tmp_p
     next(site for site in sites if site["id"] == "spare")["identity"] = example.spelt("somebody else")
     _, found = consistent(tmp_path, sites=sites)
     assert found == {"charter.adopted"}
+
+
+def test_masked_rounds_under_a_roster_with_a_site_that_the_charter_lacks_are_found(tmp_path: Path) -> None:
+    body = real.body()
+    sites = [site for site in body["sites"] if site["id"] != "spare"]
+    officers = [officer for officer in body["officers"] if officer["site"] != "spare"]
+    _, found = consistent(tmp_path, sites=sites, officers=officers)
+    assert found == {"charter.adopted"}
+
+
+@pytest.mark.parametrize(
+    "told", [{"federation": "city"}, {"purpose": "marketing"}, {"asset": "other records"}], ids=str
+)
+def test_masked_rounds_that_were_signed_for_something_else_are_found(scene: Scene, told: dict[str, str]) -> None:
+    lost = {2: {"switzerland": "MSK"}}
+    rounds = [real.masked_round(scene.job, n, lost=lost.get(n), **told) for n in (1, 2, 3)]
+    run = replace(scene.run(), transcript=masked.written(rounds))
+    body, statements = predicate(run, real.SIGNER)
+    found = failing(real.checked(real.forged(body), run, statements))
+    assert set(found) == {"charter.approved"}
+    assert "another federation, run, purpose or asset" in found["charter.approved"]
 
 
 def replaced(statements: bytes, body: dict[str, Any], line: bytes) -> tuple[bytes, dict[str, Any]]:
@@ -447,6 +507,18 @@ def test_a_log_that_went_back_or_forked_is_found(
     found = failing(real.checked(real.forged(body), run, statements))
     assert set(found) == {"log.witnessed"}
     assert ("went back" if what == "rolled back" else "forked") in found["log.witnessed"]
+
+
+def test_a_fork_beside_an_honest_growth_is_found(told: tuple[RealRun, dict[str, Any], bytes], tmp_path: Path) -> None:
+    """The sites' history grows as it should, and the state that is shown at last is a longer one of another."""
+    run, _, _ = told
+    body, statements = predicate(run, real.SIGNER)
+    other_log(tmp_path)
+    fork = Log(tmp_path / "other.db").append([Record("run", {"id": f"{n}"}) for n in range(20)], HUB)
+    claim(body, "log.witnessed")["checkpoint"] = base64.b64encode(fork).decode()
+    found = failing(real.checked(real.forged(body), run, statements))
+    assert set(found) == {"log.witnessed"}
+    assert "ends in another state than its last one" in found["log.witnessed"]
 
 
 def test_a_transcript_of_another_run_is_found(scene: Scene, told: tuple[RealRun, dict[str, Any], bytes]) -> None:

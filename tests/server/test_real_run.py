@@ -8,16 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from privacy.audit import egress
+from privacy.audit import conformance_claim, egress, envelope, statement
 from privacy.audit.egress import EGRESS_FILE
 from privacy.audit.site_statement import SiteStatement, opened
 from privacy.audit.testimony import check_growth, keys_of
+from privacy.audit.verify import verify
 from privacy.charter.rules import CharterRefusalError
 from privacy.errors import ConfigError, QuorumError, VerificationError
+from privacy.store.evidence_files import AtHand
+from privacy.store.run_folder import REPORT_FILE
 from server.exchange import Answers, Exchange
 from simulations.local_grid import SiteApp
 from strategies.job import Job
-from strategies.messages import CLOSE, COSIGN
+from strategies.messages import CLOSE, COSIGN, SECAGG
 from tests.clients.invited import RUN, Parties
 from tests.federation import ASSET, PURPOSE, Federation, federate
 
@@ -38,6 +41,10 @@ def parties(founded: Federation, tmp_path: Path) -> Parties:
 
 def folder_of(parties: Parties, run: str = RUN) -> Path:
     return parties.federation.hub.path / "runs" / run
+
+
+def folder_of_site(parties: Parties, site: str) -> Path:
+    return parties.federation.folders[site].path / "runs" / RUN
 
 
 def logged(parties: Parties, kind: str) -> list[Mapping[str, Any]]:
@@ -84,7 +91,7 @@ def test_a_run_comes_to_the_model_that_federated_averaging_comes_to(parties: Par
     assert [entry["round"] for entry in logged(parties, "round")] == [1, 2, 3]
     assert [entry["run"] for entry in logged(parties, "run-closed")] == [RUN]
     for site in parties.federation.sites:
-        kept = parties.federation.folders[site].path / "runs" / RUN
+        kept = folder_of_site(parties, site)
         assert np.array_equal(np.frombuffer((kept / "model.f32").read_bytes(), "<f4"), done.model)
         assert {"metric", "score", "interval", "n_test"} == set(json.loads((kept / "score.json").read_text()))
 
@@ -166,6 +173,47 @@ def test_a_coordinator_that_is_killed_while_it_closes_still_gets_its_report(
     assert len(done.rounds) == 3
     assert (folder_of(parties) / "model.safetensors").is_file()
     assert 'status = "finished"' in (folder_of(parties) / "run.toml").read_text()
+
+
+def test_an_attempt_that_the_coordinator_lost_is_paid_for_and_reported(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One site is silent at the end: what it paid is what it was asked for, in an attempt without a record as well."""
+    asked, silent, killed = Exchange.ask, parties.federation.sites[0], list[str]()
+
+    def ask(self: Exchange, kind: str, questions: Mapping[Any, bytes], *, group: str) -> Answers:
+        if kind == CLOSE:
+            questions = {site: data for site, data in questions.items() if site != silent}
+        answers = asked(self, kind, questions, group=group)
+        if (kind, group) == (SECAGG, "2"):
+            killed.append(kind)
+            if killed == [SECAGG] * 2:  # shares and masked vectors are in
+                raise KilledError
+        return answers
+
+    monkeypatch.setattr(Exchange, "ask", ask)
+    with pytest.raises(KilledError):
+        parties.run(parties.job("record", retries="0"))
+    done = parties.drive()
+    assert ([record.attempts for record in done.rounds], done.lost_attempts, done.attempts) == ([1], 1, 2)
+    assert [parties.debits(site) for site in parties.federation.sites] == [2] * 4
+    found = folder_of(parties)
+    told = statement.decode(envelope.decode((found / REPORT_FILE).read_bytes()).payload)
+    (claim,) = told.epsilons
+    assert [one["events"][0]["count"] for one in claim["sites"]] == [2] * 4
+    assert len({one["epsilon"] for one in claim["sites"]}) == 1
+    stated = told.claim("sites.statements") or {}
+    assert [(one["site"], one["reason"]) for one in stated["unattested"]] == [(silent, "it did not answer")]
+    tested = folder_of_site(parties, silent) / "conformance"
+    assert tested.read_bytes() == conformance_claim.said_by(told, silent) != b""
+    attempts = (told.claim("secagg.rounds") or {})["attempts"]
+    assert [(one["round"], one["attempt"], one["aborted"]) for one in attempts] == [
+        (1, 1, None),
+        (2, 1, "the coordinator ended in the middle of it"),
+    ]
+    at_hand = vars(AtHand.beside(found / REPORT_FILE))
+    verdict = verify((found / REPORT_FILE).read_bytes(), self_signed=True, **at_hand)
+    assert [one.id for one in verdict.claims if one.verdict == "fails"] == []
 
 
 def test_noise_that_the_server_adds_is_debited_to_its_own_ledger(parties: Parties) -> None:

@@ -87,6 +87,21 @@ class TestRetries:
         (folder / "one").mkdir()
         assert bits(told.state) == bits(live(folder / "one", Sites(), FedAvg(), Schedule(1, 0)).state)
 
+    def test_what_was_asked_for_in_vain_is_counted_however_often_it_ends(self, folder: Path) -> None:
+        """The sites paid for an attempt that is in no record: without it, an epsilon is too small."""
+        sites = Sites()
+        once = self.cut(folder, Schedule(3, 0), sites)
+        again = live(folder, sites, FedAvg(), Schedule(3, 0), resume=True)
+        assert sites.asked == [(1, 1), (2, 1)]
+        for told in (once, again):
+            assert sum(record.attempts for record in told.records) + told.driver.lost_attempts == len(sites.asked)
+            assert told.lost == [(2, 1)]
+
+    def test_a_run_that_ends_of_its_own_has_lost_none(self, folder: Path) -> None:
+        told = live(folder, Sites(poor={A: 1, B: 1}), FedAvg(), PLENTY)
+        assert told.driver.stopped
+        assert (told.driver.lost_attempts, told.lost) == (0, [])
+
     def test_those_that_earlier_rounds_took_stay_taken(self, folder: Path) -> None:
         """Else a run that crashes often would ask for more than its privacy plan has priced."""
         sites = Sites()

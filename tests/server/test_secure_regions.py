@@ -16,6 +16,7 @@ import pytest
 
 from clients.secure import Trained
 from privacy.audit.transcript import AttemptRecord
+from privacy.charter.document import Floors
 from privacy.dp.plan import SitePlan
 from privacy.secagg import client, effects, wire
 from privacy.secagg.admission import ClientConfig
@@ -32,7 +33,7 @@ from strategies.fed_avg import FedAvg
 from strategies.layout import Layout
 from strategies.messages import MASKED, SecureTask
 from strategies.regions import Plan
-from strategies.secure_sum import to_units
+from strategies.secure_sum import PLAIN, to_units
 from strategies.sub_models import keys, whole
 from strategies.task import SiteId
 from tests.privacy.secagg.parties import identity, seeded
@@ -100,7 +101,7 @@ class Town:
             held = both.task.arrays["model"].size
             update = Contribution({"update": np.full(held, update_of(site, both.task.round), np.float32)})
             units = to_units(update, FedAvg.declared, 1, seeded(site))
-            trained = Trained(units, both.task.arrays, self.plan, FedAvg.declared, lambda _state: None)
+            trained = Trained(units, both.task.arrays, self.plan, FedAvg.declared, lambda _state: None, 1, PLAIN)
             self._states[site] = client.idle(trained.local_input(site, context))
             self._configs[site] = ClientConfig(
                 site, identity(site), ROSTER, bytes.fromhex(JOB), {}, seeded(site, data), RealSuite()
@@ -252,7 +253,11 @@ def test_a_round_in_which_nobody_could_be_asked_is_not_tried_again() -> None:
 
 @pytest.fixture
 def noise(tmp_path: Path) -> CentralNoise:
-    plan = SitePlan.calibrated(target=Decimal(10), delta=Decimal("0.001"), clip=Decimal(1), max_attempts=5)
+    return noise_for(tmp_path, attempts=5)
+
+
+def noise_for(tmp_path: Path, *, attempts: int) -> CentralNoise:
+    plan = SitePlan.calibrated(target=Decimal(10), delta=Decimal("0.001"), clip=Decimal(1), max_attempts=attempts)
     ledger = Ledger.create(tmp_path / "ledger.db", simulation=True)
     ledger.declare(Asset("everybody", {plan.claim: UNLIMITED}))
     return CentralNoise(plan, ledger, "everybody", "run")
@@ -265,6 +270,11 @@ class TestCentralNoise:
         assert [record.attempts for record in done.records] == [2, 1]
         assert [(debit.round, debit.attempt) for debit in noise.ledger.debits()] == [(1, 2), (2, 1)]
         assert all(debit.event == noise.plan.event(1) for debit in noise.ledger.debits())
+
+    def test_without_budget_for_its_noise_no_site_is_asked(self, tmp_path: Path) -> None:
+        town = Town()
+        run(town, noise=noise_for(tmp_path, attempts=1))
+        assert set(town.asked) == {(1, 1)}
 
     def test_every_region_has_the_plans_noise_and_each_entry_its_own(self, noise: CentralNoise) -> None:
         """Chi-squared over 20,000 draws: five deviations are 5 %."""
@@ -293,3 +303,12 @@ def test_floors_do_not_fall_below_what_the_noise_counts_on_however_few_are_left(
     assert record.skipped
     assert set(record.missing.values()) == {"4 sites are left to ask, and a sum takes 5"}
     assert not few.asked
+
+
+def test_floors_do_not_fall_below_the_charters() -> None:
+    done = run(Town(), rounds=1, floors=Floors(cohort=4, survivors=6, threshold=5, cover=4))
+    (attempt,) = done.attempts
+    assert attempt.signed is not None
+    limits = RoundContext.decode(attempt.signed.context).thresholds
+    assert (limits.min_survivors, limits.t, limits.min_cover) == (6, 5, 4)
+    assert done.records[0].still == (OUTER,)

@@ -105,6 +105,15 @@ def test_attempts_that_a_crash_cut_off_are_told_of_once_the_round_goes_on() -> N
     assert len(claim["attempts"]) == 3
 
 
+def test_attempts_at_a_round_that_does_not_go_on_are_told_of_once() -> None:
+    kept: list[AttemptRecord] = []
+    one = collector(Town(), on_attempt=kept.append)
+    for _ in range(2):
+        one.lost(3, 2)
+    assert [(record.round, record.attempt, record.signed) for record in kept] == [(3, 1, None), (3, 2, None)]
+    assert {record.reason for record in kept} == {"the coordinator ended in the middle of it"}
+
+
 def test_a_whole_model_whose_attempt_was_aborted_is_asked_for_again() -> None:
     kept: list[AttemptRecord] = []
     town = Town(silent={"c", "d"})
