@@ -1,8 +1,9 @@
 """The Flower side of a site: training tasks in, plain refusals out, every debit before its release.
 
 Order in one attempt, and why it cannot change: the plan must have room, then train, then debit durably, only then
-answer. A crash before the debit leaves an attempt that never left; a crash after it, one that is paid for. What crosses
-to the holder of a cut model's piece leaves while training goes on: it has a debit of its own, before that.
+answer. A crash before the debit leaves an attempt that never left; a crash after it, one that is paid for. A refusal is
+an answer: one that depends on the records, such as of an update that is not finite, waits for the debit too. What
+crosses to the holder of a cut model's piece leaves while training goes on: it has a debit of its own, before that.
 """
 
 import logging
@@ -31,13 +32,15 @@ from privacy.errors import (
     PrivacyError,
     ProtocolError,
     RemoteProtocolError,
+    SensitivityError,
     VerificationError,
 )
 from privacy.store.budgets import Debit
 from privacy.store.ledger import Ledger
+from strategies.contribution import check_sent
 from strategies.messages import RECORD, REFUSED, SPENT, Closing, Hello, RoundReply, RoundTask, SecureTask
 from strategies.regions import Plan
-from strategies.secure_sum import to_units
+from strategies.secure_sum import Units, to_units
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class Member:
       secure: Its part in secure aggregation; ``None`` where contributions go one by one, in the clear.
       private: File for the parameters that never leave the site; ``None`` where it has none.
       admit: The site's gate: raises unless an invitation to exactly this job may pass now.
+      tested: Told what the site is about to say of its release paths at the roll call.
       witness: Takes in what the server's log says about its growth; raises if it forks or goes back. ``None`` where
         the server keeps none.
       seen: How many entries of the server's log were seen.
@@ -77,6 +81,7 @@ class Member:
     secure: SecureSite | None = None
     private: Path | None = None
     admit: Callable[[bytes], None] = field(kw_only=True)
+    tested: Callable[[bytes], None] = field(default=lambda _said: None, kw_only=True)
     witness: Callable[[tuple[bytes, ...]], None] | None = field(default=None, kw_only=True)
     seen: int = field(default=0, kw_only=True)
     close: Callable[[Closing], bytes] | None = field(default=None, kw_only=True)
@@ -160,6 +165,7 @@ def _present(member_of: MemberOf, invitation: bytes, context: Context, entropy: 
     member = member_of(context, invitation)
     member.admit(invitation)
     conformance = check_release_paths(member.site, entropy)
+    member.tested(conformance)
     keep_invitation(context.state, invitation)
     return Hello(member.site.id, member.site.records.n_units, member.seen, conformance).encode()
 
@@ -174,13 +180,14 @@ def attempt(member: Member, data: bytes, state: RecordDict, entropy: Entropy) ->
       entropy: Randomness of noise and sampling.
 
     Returns: An encoded ``RoundReply``.
-    Raises: FederationError: Refused, or failed; nothing left and ``state`` is as before.
+    Raises: FederationError: Refused, or failed; nothing left, and ``state`` is as before unless it is paid for.
     """
     if member.secure is not None:
         raise RemoteProtocolError(f"{member.site.id} answers under masks only", phase="train")
     task = RoundTask.decode(data)
     work, release = _train(member, task, state, entropy)
     release(state)  # from here on the attempt is paid for
+    check_sent(work.contribution, member.site.algorithm.declared, member.site.part.held.size)
     return RoundReply(member.site.id, task.round, task.attempt, work.contribution).encode()
 
 
@@ -201,19 +208,46 @@ def masked_attempt(member: Member, data: bytes, state: RecordDict, entropy: Entr
         how = "by itself" if chain else "through a chain"
         raise RemoteProtocolError(f"{site.id} trains {how}, and was asked for something else", phase="train")
     both = SecureTask.decode(data)
+    if again := secure.repeated(both.start):
+        return again
     if member.witness is not None:
         member.witness(both.growth)
     work, release = _train(member, both.task, state, entropy)
     declared, noise = site.algorithm.declared, site.sum_plan
-    units = (
-        to_units(work.contribution, declared, site.records.n_units, entropy, site.encoding)
-        if work.units is None
-        else {declared.arrays[0]: work.units}
-    )
+    units = _units(site, work, entropy)
     share = partial(noise.share, entropy=entropy) if isinstance(noise, DistributedPlan) else None
-    paid = (both.task.round, both.task.attempt)
-    trained = Trained(units, both.task.arrays, member.plan, declared, release, share)
-    return secure.start(both.start, trained, state, paid=paid, job=member.job, entropy=entropy)
+    trained = Trained(
+        units,
+        both.task.arrays,
+        member.plan,
+        declared,
+        release,
+        site.weight,
+        site.encoding,
+        noise is not None,
+        share,
+    )
+    paid, most = (both.task.round, both.task.attempt), _most(site)
+    return secure.start(both.start, trained, state, paid=paid, most=most, job=member.job, entropy=entropy)
+
+
+def _units(site: Site, work: Work, entropy: Entropy) -> dict[str, Units]:
+    """Returns what is masked; of an update beyond the grid, what no bound admits.
+
+    An error would be said before it is paid for, and depends on the records and on the model that the server chose.
+    """
+    declared = site.algorithm.declared
+    if work.units is not None:
+        return {declared.arrays[0]: work.units}
+    try:
+        return to_units(work.contribution, declared, site.weight, entropy, site.encoding)
+    except SensitivityError:
+        return dict.fromkeys(declared.arrays, np.full(site.part.held.size, np.iinfo(np.int64).min))
+
+
+def _most(site: Site) -> int:
+    """Returns how many attempts a site takes part in, over the whole run: what the plan prices, or would."""
+    return site.task.training.rounds + site.task.training.retries
 
 
 def _train(member: Member, task: RoundTask, state: RecordDict, entropy: Entropy) -> tuple[Work, Release]:
@@ -221,6 +255,9 @@ def _train(member: Member, task: RoundTask, state: RecordDict, entropy: Entropy)
     site = member.site
     if task.job != member.job:
         raise RemoteProtocolError(f"{site.id} agreed to other settings than the server proposes", phase="train")
+    rounds = site.task.training.rounds
+    if task.round > rounds or task.attempt > _most(site) - rounds + 1:
+        raise RemoteProtocolError(f"{site.id} agreed to no round {task.round} attempt {task.attempt}", phase="train")
     memory = Memory.read(state)
     if (task.round, task.attempt) <= memory.last:
         raise RemoteProtocolError(f"{site.id} has answered round {task.round} attempt {task.attempt}", phase="train")
@@ -235,7 +272,7 @@ def _train(member: Member, task: RoundTask, state: RecordDict, entropy: Entropy)
         if debits and member.account is not None:
             ledger = member.account.ledger
             ledger.release(ledger.reserve(debits))
-        if member.private is not None:
+        if "private" in work.kept and member.private is not None:
             write_private(member.private, site.part, work.kept["private"])
         Memory((task.round, task.attempt), kept, work.kept).write(memory_of_message)
 

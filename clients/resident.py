@@ -109,6 +109,8 @@ class Resident:
       report: Takes plain lines for people.
       sent: Told of every payload before it leaves: Flower's run id, message type, group id, bytes. If it fails,
         nothing leaves.
+      tick: Called at every poll, and while there is no connection before every attempt at one: what a site must do
+        in time though nobody writes to it.
       clock: Seconds, monotonic.
       back_off: Seconds to wait after so many failures in a row.
     """
@@ -119,6 +121,7 @@ class Resident:
     paused: Callable[[], bool]
     report: Callable[[str], None]
     sent: Callable[[int, str, str, bytes], None]
+    tick: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.monotonic
     back_off: Callable[[int], float] = back_off
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -139,6 +142,7 @@ class Resident:
         try:
             while not stop.is_set():
                 try:
+                    self.tick()
                     self._stay()
                 except FleetRefusedError:
                     raise
@@ -177,6 +181,7 @@ class Resident:
     def _poll(self, fleet: Fleet, over: threading.Event) -> None:
         self._active = self.clock()
         while not self._stop.is_set() and not over.is_set():
+            self.tick()
             if self._is_paused():
                 self._say("paused: this site answers nothing until it is resumed")
             else:

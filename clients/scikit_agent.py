@@ -6,6 +6,7 @@ parameters received and the parameters sent is plain stochastic gradient descent
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeAlias
@@ -25,6 +26,7 @@ from strategies.task import ModelSpec, SiteId, Training
 _Arrays: TypeAlias = list[npt.NDArray[np.float64]]
 _Batch: TypeAlias = tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]
 
+_log = logging.getLogger(__name__)
 _CLASSES = (0, 1)
 _HINT = "Give the site the torch agent."
 
@@ -84,10 +86,8 @@ class ScikitAgent:
             with threadpoolctl.threadpool_limits(limits=1):  # one thread gives the same sums in every engine
                 after = fit(before, self._batches(work.round_number), self.training.learning_rate)
         except ValueError:  # scikit-learn's, of records or parameters that are not finite
-            raise ConfigError(
-                f"scikit-learn stopped at {self.site}: records or parameters are not finite",
-                hint="A smaller learning_rate may help.",
-            ) from None
+            _log.warning("scikit-learn stopped at %s: records or parameters are not finite", self.site)
+            return np.full_like(start, np.nan)  # for whoever takes the result to refuse, once that is paid for
         with np.errstate(over="ignore"):  # an infinite parameter is for whoever takes the result to refuse
             return np.concatenate([array.reshape(-1) for array in after]).astype(np.float32)
 

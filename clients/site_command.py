@@ -43,6 +43,7 @@ def start(folder: Path) -> None:
             paused=lambda: opened.paused,
             report=_say,
             sent=site.sent,
+            tick=site.expire,
         ).run(stop)
         _say("stopped")
 

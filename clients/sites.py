@@ -55,6 +55,7 @@ def site_of(job: Job, site: SiteId, records: Records, open_chain: OpenChain | No
         part=part,
         agent=agent,
         initial=job.initial_of(site),
+        weight=1 if job.equal_weights else records.n_units,
         encoding=job.encoding,
     )
 

@@ -6,7 +6,7 @@ ones.
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -21,7 +21,7 @@ from privacy.dp.noise import Entropy
 from privacy.dp.plan import DistributedPlan, PrivacyPlan, RecordPlan, SumPlan, Unit
 from privacy.errors import ConfigError, LocalProtocolError
 from strategies.algorithm import Algorithm
-from strategies.contribution import Contribution, Vector, check_sent
+from strategies.contribution import Contribution, Vector
 from strategies.losses import record_losses
 from strategies.models import build, load_vector
 from strategies.scaffold import next_control
@@ -44,6 +44,7 @@ class Site:
       part: What of the whole model it holds.
       agent: Who trains it.
       initial: The piece's own initial parameters, shape ``(part.piece.size,)``.
+      weight: How much it counts in the sum, a whole number; its units of records, or 1 where all count alike.
       encoding: What the integers of the sum stand for.
 
     Raises: ValueError: The agent adds other noise than ``plan`` is debited for: the caller's bug.
@@ -59,6 +60,7 @@ class Site:
     part: SubModel = field(kw_only=True)
     agent: Agent = field(kw_only=True, repr=False)
     initial: Vector = field(kw_only=True)
+    weight: int = field(kw_only=True)
     encoding: Encoding = field(default=PLAIN, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -78,7 +80,7 @@ class Work:
 
     Attributes:
       contribution: Declared arrays, shape ``(h,)``, and scalars; secret until debited (with a plan) or at all
-        (without one).
+        (without one). Not finite if the training was not: that, too, is secret until then.
       kept: What stays at the site and counts if the contribution is accepted: ``control``, Scaffold's next control
         variate, shape ``(h,)``; ``private``, the private parameters, shape ``(p,)``. Secret.
       executions: Noisy steps taken.
@@ -112,7 +114,7 @@ def contribute(
       entropy: Randomness of noise and sampling.
 
     Raises:
-      LocalProtocolError: The result is not what the algorithm declares.
+      LocalProtocolError: The agent returned something else than parameters of its part.
       ConfigError: The agent cannot do what is asked.
     """
     start, part, rule = arrays["model"], site.part, site.algorithm.local
@@ -122,9 +124,20 @@ def contribute(
     drift = _on_piece(part, arrays["control"] - own) if rule.control else None
     piece = part.piece_of(start, site.initial, kept.get("private"))
     trained = site.agent.train(piece, LocalWork(round_number, rule, drift, entropy, attempt))
-    if trained.shape != piece.shape or trained.dtype != np.float32 or not np.isfinite(trained).all():
-        raise LocalProtocolError("nothing was sent: the agent did not return finite float32 parameters of its part")
+    if trained.shape != piece.shape or trained.dtype != np.float32:
+        raise LocalProtocolError("nothing was sent: the agent did not return float32 parameters of its part")
+    with np.errstate(all="ignore"):  # no error and no warning may depend on what is no number
+        work = _work_of(site, arrays, trained, own)
+    finite = all(np.isfinite(each).all() for each in work.contribution.arrays.values())
+    return work if finite else replace(work, kept={})
+
+
+def _work_of(site: Site, arrays: Mapping[str, Vector], trained: Vector, own: Vector) -> Work:
+    """Makes an agent's parameters into what leaves and what is kept; ``own`` is c_i."""
+    start, part, rule = arrays["model"], site.part, site.algorithm.local
     update = part.shared_of(trained) - start
+    if not np.isfinite(trained).all():  # in a private parameter too
+        update = np.full_like(start, np.nan)
     training, keeping, sent = site.agent.training, dict[str, Vector](), {"update": update}
     if rule.control:
         keeping["control"] = next_control(
@@ -133,10 +146,8 @@ def contribute(
         sent["control"] = keeping["control"] - own
     if part.private:
         keeping["private"] = part.private_of(trained)
-    contribution = Contribution(sent)
-    check_sent(contribution, site.algorithm.declared, start.size)
     units = None if site.sum_plan is None else site.sum_plan.mechanism.constrain(update[None].astype(np.float64))
-    return Work(contribution, keeping, training.local_steps if site.plan is not None else 0, units)
+    return Work(Contribution(sent), keeping, training.local_steps if site.plan is not None else 0, units)
 
 
 def _on_piece(part: SubModel, shared: Vector) -> Vector:

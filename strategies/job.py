@@ -163,7 +163,7 @@ class Job:
         """What the integers of a masked sum stand for."""
         plan = self.sum_plan
         if plan is None:
-            return replace(PLAIN, weighted=not self.equal_weights)
+            return PLAIN
         # A sum over records is a sum of gradients: the mean update is one step downhill.
         step = 1.0 if self.unit is Unit.SITE else -self.task.training.learning_rate
         return Encoding.clipped(plan.units, step * float(plan.clip))

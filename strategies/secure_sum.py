@@ -3,13 +3,17 @@
 Both sides compute the same regions from the public plan (`strategies.regions`): in each, one block per declared array
 in the declared order. Weights are public, and equal where regions differ: the server divides each opened sum by the
 weights of the survivors who hold its region. What one unit of the grid stands for is the `Encoding`; without noise in
-the sum a site multiplies its integers by its own weight and rounds to the nearest unit, which keeps every engine's
-result the same to the bit.
+the sum a site multiplies its update by its own weight and only then rounds.
+
+Rounding comes last, and below one unit of the grid the update is blurred before it is weighted. Whole numbers times
+public weights would be digits in a number system that the weights make: from ``w_1 q_1 + w_2 q_2 + ...`` every single
+``q`` can be read while it is small, and float32 makes an update whole numbers of some power of two (ADR 0006). The blur
+comes from a keystream keyed with the update itself: nobody else knows it, and every engine gets the same bits.
 """
 
 import hashlib
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -17,10 +21,12 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from privacy.errors import ConfigError
+from privacy.errors import ConfigError, RemoteProtocolError
+from privacy.secagg.checked import refuse_unless
 from privacy.secagg.context import Block, Region, RoundContext
 from privacy.secagg.encoding import Entropy, digest
 from privacy.secagg.ring import quantise
+from privacy.secagg.suite import RealSuite
 from strategies.contribution import Aggregate, Contribution, Declared, Vector
 from strategies.regions import HeldRegion, Plan
 from strategies.task import SiteId
@@ -31,6 +37,7 @@ Units: TypeAlias = npt.NDArray[np.int64]
 BITS = 64
 FRACTION_BITS = 20
 _LARGEST = 2**10  # no entry of an honest update comes near; a larger one is refused, never cut off
+_WORD, _SPARE = 4, 16  # bytes of a uniform number, and of room that update_into asks for
 _NOISE = 2**17  # room for one site's share of the noise: over 30 deviations of the largest share
 
 
@@ -42,24 +49,26 @@ class Encoding:
       fraction_bits: One unit is ``2^-fraction_bits`` of ``scale``.
       scale: What ``2^fraction_bits`` units are worth in the mean.
       largest: Units that one unit of weight may reach in an entry.
-      margin: Units that an entry may exceed that by: room for noise.
-      weighted: Whether a site multiplies its update by its weight; a sum over records is weighted as it stands.
+      margin: Units that an entry may exceed that by, whatever its weight: room for noise.
     """
 
     fraction_bits: int = FRACTION_BITS
     scale: float = 1.0
     largest: int = _LARGEST << FRACTION_BITS
     margin: int = 0
-    weighted: bool = True
 
     @classmethod
     def clipped(cls, units: int, worth: float) -> "Encoding":
         """Returns the encoding of vectors clipped to ``units``, worth that much in the mean; with room for noise."""
-        return cls(0, worth / units, units, _NOISE, weighted=False)
+        return cls(0, worth / units, units, _NOISE)
+
+    def bound(self, weight: int) -> int:
+        """Returns the largest absolute value, units, that an entry of a site with this public weight may have."""
+        return self.largest * weight + self.margin
 
 
 PLAIN = Encoding()
-"""Weighted updates as they are, 20 bits behind the point."""
+"""Updates as they are, 20 bits behind the point."""
 
 
 def summed(
@@ -99,29 +108,67 @@ def context_regions(
     """
     if declared.scalars:
         raise ConfigError("this strategy sends scalars beside its arrays: it does not pair with secure aggregation")
-    bound = encoding.largest * heaviest + encoding.margin
+    bound = encoding.bound(heaviest)
     return tuple(
         Region(each.holders, tuple(Block(each.positions.size, bound) for _ in declared.arrays)) for each in chosen
     )
 
 
+def check_regions(
+    context: RoundContext, plan: Plan, declared: Declared, weight: int, encoding: Encoding
+) -> tuple[HeldRegion, ...]:
+    """Returns the regions of a context, if they are what `context_regions` makes of a site's own plan.
+
+    Guarantees: what passes, and what is refused, depends on nothing that a site keeps to itself. The heaviest weight of
+    the cohort is the server's to say; it can be no lighter than the site's own, so an honest entry is always in bounds.
+
+    Args:
+      context: The server's.
+      plan: Who holds what; the site's own copy.
+      declared: What a site sends.
+      weight: Public weight of this site.
+      encoding: What the integers stand for.
+
+    Raises: RemoteProtocolError: Other regions, blocks or bounds, or another grid.
+    """
+    chosen = summed_in(plan, context)
+    if chosen is None:
+        raise RemoteProtocolError("the regions are not those of its plan")
+    heaviest = (context.regions[0].blocks[0].bound - encoding.margin) // encoding.largest
+    refuse_unless(heaviest >= weight, "the bounds have no room for its weight")
+    agreed = context_regions(chosen, declared, heaviest, encoding)
+    refuse_unless(context.regions == agreed, "the blocks and bounds are not those of its plan")
+    grid = (BITS, encoding.fraction_bits)
+    refuse_unless((context.bits, context.fraction_bits) == grid, "the grid is another")
+    return chosen
+
+
 def to_units(
     contribution: Contribution, declared: Declared, weight: int, entropy: Entropy, encoding: Encoding = PLAIN
 ) -> dict[str, Units]:
-    """Returns a site's grid units by declared array, weighted if the encoding says so; shapes ``(h,)``. Secret.
+    """Returns a site's grid units by declared array, times its public weight; shapes ``(h,)``. Secret.
+
+    Guarantees: ``entropy`` is not asked for anything. An entry is off the weighted update by at most
+    ``(weight + 1) / 2`` units, by ``1 / 2`` for a weight of 1, and by none where the update is 0.
 
     Raises: SensitivityError: An entry is not finite or larger than any honest update.
     """
-    return {
-        name: quantise(
-            contribution.arrays[name].astype(np.float64),
-            fraction_bits=encoding.fraction_bits,
-            bound=encoding.largest,
-            entropy=entropy,
-        )
-        * np.int64(weight if encoding.weighted else 1)
-        for name in declared.arrays
-    }
+    bits, bound = encoding.fraction_bits, encoding.largest * weight
+    values = [contribution.arrays[name].astype(np.float64) for name in declared.arrays]
+    if weight > 1:  # of a site that counts once, rounding is the last step anyway
+        values = [weight * each for each in _blurred(values, math.ldexp(1.0, -bits))]
+    units = (quantise(each, fraction_bits=bits, bound=bound, entropy=entropy) for each in values)
+    return dict(zip(declared.arrays, units, strict=True))
+
+
+def _blurred(values: Sequence[npt.NDArray[np.float64]], unit: float) -> Iterator[npt.NDArray[np.float64]]:
+    """Adds to every entry but 0 a number that is uniform in half a unit around 0, by the entries themselves alone."""
+    stream = RealSuite().stream(digest("blur", *(each.tobytes() for each in values)))
+    for each in values:
+        words = bytearray(_WORD * each.size + _SPARE)
+        stream.update_into(bytes(_WORD * each.size), words)
+        uniform = np.ldexp(np.frombuffer(words, "<u4", each.size).astype(np.float64) + 0.5, -8 * _WORD) - 0.5
+        yield each + np.where(each == 0, 0.0, uniform * unit)
 
 
 def in_region(values: npt.NDArray[np.generic], held: npt.NDArray[np.int64], region: HeldRegion) -> npt.NDArray[Any]:

@@ -1,6 +1,7 @@
-"""What a site checks before it takes part: the context, its own floors, the model it trained on, its own input (§3.0).
+"""What a site checks before it takes part: the context, its own floors, the model it trained on (§3.0).
 
-Nothing is sent and no key is drawn before all of it holds.
+Nothing is sent and no key is drawn before all of it holds, and none of it depends on the site's records: a refusal here
+costs the server nothing. The entries of the input are looked at where they are paid for (§3.5, `check_entries`).
 """
 
 from collections.abc import Mapping
@@ -79,19 +80,22 @@ class LocalInput:
       vectors: By region that it holds: units of the grid, int64, shape ``(length_k,)``. Secret.
       plan_digest: Of the plan that cuts the model into regions (§2.4).
       values_digests: By region that it holds: SHA-256 of the values it trained on, computed from its own tensors.
+      noised: Whether the plan has noise added to the sum. A region of zeros is then summed like any other: it is what
+        the neighbour of a protected site contributes, and a refusal would tell the two apart.
     """
 
     vectors: Mapping[int, NDArray[np.int64]] = field(repr=False)
     plan_digest: bytes
     values_digests: Mapping[int, bytes]
+    noised: bool = False
 
 
 def admit(config: ClientConfig, own: LocalInput, message: Start) -> RoundContext:
-    """Returns the context of a START that this site may take part in.
+    """Returns the context of a START that this site may take part in, whatever the entries of its input are.
 
     Raises:
-      RemoteProtocolError: The server proposes what this site did not agree to, or an attempt that was admitted before.
-      SensitivityError: The own input does not keep what the context promises, or would expose another site.
+      RemoteProtocolError: The server proposes what this site did not agree to or has no input for, or an attempt that
+        was admitted before.
     """
     context = RoundContext.decode(message.context)  # §2
     refuse_unless(context.digest == message.ctx, "START is bound to another context")
@@ -103,8 +107,27 @@ def admit(config: ClientConfig, own: LocalInput, message: Start) -> RoundContext
     refuse_unless(context.job == config.job, "the context names another job than this site agreed to")
     config.policy.check(context)
     _check_model_root(config.site, context, own, message.others)  # §2.4
-    _check_input(config.site, context, own)
+    shapes = {k: (vector.dtype, vector.shape) for k, vector in own.vectors.items()}
+    agreed = {k: (np.dtype(np.int64), (context.regions[k].length,)) for k in context.held(config.site)}
+    refuse_unless(shapes == agreed, "the input is not of the regions that this site holds, or of another shape or type")
     return context
+
+
+def check_entries(context: RoundContext, own: LocalInput) -> None:
+    """§3.5: every entry within its bound; without noise, no region all zero. What comes of it depends on the records.
+
+    Raises: SensitivityError: The input does not keep what the context promises, or would expose another site.
+    """
+    for k, vector in own.vectors.items():
+        blocks = context.regions[k].blocks
+        ends = np.cumsum([block.length for block in blocks])
+        for block, part in zip(blocks, np.split(vector, ends[:-1]), strict=True):
+            if int(part.max()) > block.bound or int(part.min()) < -block.bound:
+                why = "it is not finite, or larger than any honest one; a lower learning_rate may help"
+                raise SensitivityError(f"the update of region {k} is outside its bound: {why}")
+        if not (own.noised or vector.any()):
+            why = "the sum would be another site's; are its units dead? Another seed or more width may help"
+            raise SensitivityError(f"the update of region {k} is all zero: {why}")
 
 
 def _check_model_root(site: str, context: RoundContext, own: LocalInput, others: Mapping[int, bytes]) -> None:
@@ -117,20 +140,3 @@ def _check_model_root(site: str, context: RoundContext, own: LocalInput, others:
         digests[k] = region_digest(k, region.length, region.holders, own.values_digests[k])
     root = model_root(own.plan_digest, [digests[k] for k in sorted(digests)])
     refuse_unless(root == context.model_root, "the context names another model than this site trained on")
-
-
-def _check_input(site: str, context: RoundContext, own: LocalInput) -> None:
-    """§3.0: the regions it holds, the right lengths, within the bounds, and nowhere all zero."""
-    if set(own.vectors) != set(context.held(site)):
-        raise SensitivityError("the input is not of the regions that this site holds")
-    for k, vector in own.vectors.items():
-        if vector.dtype != np.int64 or vector.shape != (context.regions[k].length,):
-            raise SensitivityError(f"the input of region {k} has another shape or type")
-        start = 0
-        for block in context.regions[k].blocks:
-            part = vector[start : start + block.length]
-            start += block.length
-            if int(part.max()) > block.bound or int(part.min()) < -block.bound:
-                raise SensitivityError(f"an entry of region {k} is outside its bound")
-        if not vector.any():
-            raise SensitivityError(f"the update of region {k} is all zero: the sum would be another site's update")

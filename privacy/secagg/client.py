@@ -1,8 +1,8 @@
 """A site's side of one attempt, as a pure state machine: ``step(config, state, event) -> (state, effects)`` (§3, §5).
 
 Every refusal ends in ABORTED, which holds nothing. The order of the checks is the order of the specification; the
-clause stands on the line that does it. One machine serves one attempt, in memory only: a site that restarts is a
-drop-out.
+clause stands on the line that does it. A refusal that depends on the input's entries leaves behind a debit, as they
+themselves would. One machine serves one attempt, in memory only: a site that restarts is a drop-out.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from privacy.errors import RemoteProtocolError, SensitivityError
 from privacy.keys.agreement import Secret, check_public
 from privacy.secagg import effects, wire
-from privacy.secagg.admission import ClientConfig, LocalInput, admit
+from privacy.secagg.admission import ClientConfig, LocalInput, admit, check_entries
 from privacy.secagg.bindings import Bindings, advert_message, pair_sign, y_digests
 from privacy.secagg.checked import refuse_unless
 from privacy.secagg.context import RoundContext
@@ -150,19 +150,19 @@ def _receive(config: ClientConfig, state: ClientState, data: bytes) -> _Result:
     mark = hashlib.sha256(data).digest()
     if state.accepted[-1:] == (mark,):
         return state, (effects.Send(state.reply),)  # §3: a repetition gets the same bytes
-    if mark in state.accepted:
-        return state, ()  # §3: a repetition that was overtaken says nothing new
     row = TRANSITIONS.get(state.phase)
-    if row is None:
-        return state, ()  # §5: DONE and ABORTED accept nothing
+    if row is None or mark in state.accepted:
+        return state, ()  # §5: DONE and ABORTED accept nothing; §3: a repetition that was overtaken says nothing new
     try:
         message = wire.decode(data)
         if message.ctx != state.ctx and not (state.phase is Phase.IDLE and isinstance(message, wire.Start)):
             return state, ()  # §3: another attempt's message
         refuse_unless(isinstance(message, row.accepts), f"{message.kind} is not expected in {state.phase}")
         outcome = row.act(config, state.memory, message)
-    except (RemoteProtocolError, SensitivityError) as error:
-        return _abort(str(error), getattr(error, "site_id", ""))
+    except RemoteProtocolError as error:
+        return _abort(str(error), error.site_id)
+    except SensitivityError as error:  # §3.5: of the input's entries, in SHARED alone; it tells of the records
+        return _abort(str(error), "", effects.Persist(_debit(config, state.memory)))
     reply = outcome.reply.encode()
     record = () if outcome.record is None else (effects.Persist(outcome.record),)
     after: effects.Effect = effects.Finished(getattr(state.memory, "survivors", ()))
@@ -173,8 +173,8 @@ def _receive(config: ClientConfig, state: ClientState, data: bytes) -> _Result:
     return ClientState(row.goes_to, outcome.memory, message.ctx, accepted, reply), (*record, effects.Send(reply), after)
 
 
-def _abort(reason: str, site: str = "") -> _Result:
-    return ClientState(Phase.ABORTED, None), (effects.Audit("aborted", site, reason), effects.Aborted(reason, site))
+def _abort(why: str, site: str = "", *paid: effects.Effect) -> _Result:
+    return ClientState(Phase.ABORTED, None), (*paid, effects.Audit("aborted", site, why), effects.Aborted(why, site))
 
 
 def _on_start(config: ClientConfig, own: LocalInput, message: wire.Start) -> _Outcome:
@@ -221,12 +221,17 @@ def _on_fwd(config: ClientConfig, memory: _Shared, message: wire.Fwd) -> _Outcom
         if u != config.site:
             with naming(u):
                 shares[u] = open_shares(config, bindings, memory.c, u, message.senders[u])
+    check_entries(context, memory.own)  # §3.5: here and not at START, where a refusal would be free
     y = _masked(config, memory, u2)
     signature = config.suite.sign(config.key, bindings.msk_message(config.site, y_digests(y)))
-    record = effects.Debit(context.run, context.round, context.attempt, context.digest, tuple(y))
     # §3.5: the debit is durable before MSK leaves; b, s, c and the input are not in what is remembered.
     after = _Masked(context, bindings, memory.active, shares)
-    return _Outcome(after, wire.Msk(context.digest, config.site, y, signature), record)
+    return _Outcome(after, wire.Msk(context.digest, config.site, y, signature), _debit(config, memory))
+
+
+def _debit(config: ClientConfig, memory: Any) -> effects.Debit:
+    context, regions = memory.context, memory.context.carried(memory.active, config.site)
+    return effects.Debit(context.run, context.round, context.attempt, context.digest, regions)
 
 
 def _masked(config: ClientConfig, memory: _Shared, u2: tuple[str, ...]) -> dict[int, bytes]:

@@ -59,7 +59,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Debit:
-    """Record, before MSK (§3.5): the privacy plan charges this attempt at this round.
+    """Record, before MSK or what takes its place (§3.5): the privacy plan charges this attempt at this round.
 
     Attributes:
       run: 16 bytes.

@@ -109,6 +109,7 @@ def site(
         part=part,
         agent=trainer,
         initial=to_vector(module),
+        weight=held.n_units,
     )
 
 

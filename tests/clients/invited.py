@@ -137,7 +137,7 @@ class Parties:
             job.algorithm,
             job.plan,
             Roster(charter.version, keys_of(charter)),
-            dict.fromkeys(job.sites, 1.0) if job.equal_weights else dict.fromkeys(job.sites, 40.0),
+            dict.fromkeys(job.sites, 1.0) if job.equal_weights else dict.fromkeys(job.sites, 60.0),
             job.digest,
             **{"federation": NAME, "run": RUN, "purpose": PURPOSE, "asset": ASSET, "log": witnesses, **told},
             encoding=job.encoding,

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 
+import clients.app
 import clients.conformance
 import privacy.dp.mechanism
 from clients.app import Member, attempt, build
 from clients.conformance import conform
-from clients.work import Site, contribute
+from clients.work import Site, Work, contribute
 from privacy.conformance import statements
 from privacy.dp.events import merged
 from privacy.errors import BudgetExhaustedError, ConfigError, RemoteProtocolError
@@ -23,7 +24,7 @@ from privacy.store.books import Link
 from privacy.store.budgets import Debit
 from privacy.store.ledger import Ledger
 from simulations.members import fixed_member
-from strategies.contribution import Vector
+from strategies.contribution import Contribution, Vector
 from strategies.messages import HELLO, TRAIN, Hello, RoundReply
 from strategies.scaffold import Scaffold
 from tests.clients.example import START, VA, Keys, by_itself, plan, site, vector
@@ -114,6 +115,13 @@ class FailingLedger(Ledger):
         raise ConfigError(f"the ledger cannot be written: {debits}")
 
 
+def not_finite(*arguments: Any, **options: Any) -> Work:
+    """Trains, and finds infinity."""
+    work = contribute(*arguments, **options)
+    endless = {name: np.full_like(array, np.inf) for name, array in work.contribution.arrays.items()}
+    return replace(work, contribution=Contribution(endless), kept={})
+
+
 class TestDebit:
     def test_an_answer_is_paid_for_in_full(self, tmp_path: Path) -> None:
         here = node(member_in(tmp_path))
@@ -153,6 +161,15 @@ class TestDebit:
         refusal(here.ask(training_task()))
         assert ledger_of(here.member).debits() == ()
         assert here.memory() == {}
+
+    def test_that_an_update_is_not_finite_is_paid_for_like_the_update(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The server sets the model, and so what it would ask of the records with a refusal that is free."""
+        monkeypatch.setattr(clients.app, "contribute", not_finite)
+        here = node(member_in(tmp_path))
+        assert "not finite" in refusal(here.ask(training_task()))
+        assert len(ledger_of(here.member).debits()) == 1
 
     def test_the_budget_ends_with_the_attempts_that_were_planned(self, tmp_path: Path) -> None:
         keys = Keys()

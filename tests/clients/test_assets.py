@@ -85,6 +85,10 @@ def test_numbers_name_patients_too(folder: Path) -> None:
     named = asset(folder, 'opt_out = "out.txt"\npatient = "id"\n')
     parquet = AssetSettings(**{**vars(named), "path": settings.path})
     assert load(parquet, VISITS).opted_out == 2
+    numbers = pd.Series(75_600_000_000_000_000 + np.arange(60), dtype="Int64")
+    frame.assign(id=numbers).to_parquet(folder / "table.parquet")
+    (folder / "out.txt").write_text("75600000000000003\n")
+    assert (load(parquet, VISITS).opted_out, load(parquet, VISITS).train.n_units) == (1, 38)
 
 
 @pytest.mark.parametrize("entry", ["0", "61", "p1", "03", "-1", "1.0", "1 2", "٣"])

@@ -10,15 +10,20 @@ from typing import Any
 import pytest
 from flwr.app import ConfigRecord, RecordDict
 
+import clients.app
 from clients.run_store import RunStore
 from privacy.audit.site_statement import opened
+from privacy.errors import SensitivityError
 from privacy.policy import shipped
+from privacy.secagg.admission import check_entries
+from privacy.secagg.client import _Advertised
 from privacy.store.budgets import Debit
 from strategies.job import Job
 from strategies.messages import CLOSE, MASKED, SECAGG, Closing, Hello
 from strategies.task import SiteId
 from tests.clients.invited import RUN, Parties
 from tests.clients.node import body_of, refusal
+from tests.clients.test_app import not_finite
 from tests.federation import ASSET
 from tests.privacy.charter import example
 
@@ -260,18 +265,79 @@ def test_nothing_but_the_roll_call_is_answered_before_an_invitation(parties: Par
     assert parties.stored(SITE) == []
 
 
+def test_a_start_that_came_twice_is_answered_with_the_same_bytes(parties: Parties) -> None:
+    """docs/protocol.md §3: a repetition must not end the attempt that is under way."""
+    job = begun(parties)
+    first = body_of(parties.ask(SITE, MASKED, parties.start(SITE, job)))
+    assert body_of(parties.ask(SITE, MASKED, parties.start(SITE, job))) == first
+    assert unanswered(parties) == []
+
+
 def test_a_replayed_start_is_refused_on_record_and_nothing_leaves(parties: Parties) -> None:
     job = begun(parties)
     start = parties.start(SITE, job)
     body_of(parties.ask(SITE, MASKED, start))
-    for number, again in enumerate((start, parties.start(SITE, job))):
-        refusal(parties.ask(SITE, MASKED, again))
-        assert len(unanswered(parties)) == number + 1
+    refusal(parties.ask(SITE, MASKED, parties.start(SITE, job, federation="south")))
+    assert len(unanswered(parties)) == 1
+    body_of(parties.ask(SITE, MASKED, start))
     parties.restart(SITE)
     refusal(parties.ask(SITE, MASKED, start))
     refusal(parties.ask(SITE, SECAGG, start))
-    assert len(unanswered(parties)) == 4
+    assert len(unanswered(parties)) == 3
     assert parties.debits(SITE) == 0
+
+
+def test_a_start_is_answered_alike_whatever_came_of_training(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ADV is not paid for, so neither it nor its absence may depend on the records (docs/protocol.md §3.0)."""
+    monkeypatch.setattr(clients.app, "contribute", not_finite)
+    job = begun(parties)
+    body_of(parties.ask(SITE, MASKED, parties.start(SITE, job)))
+    assert parties.debits(SITE) == 0
+    (joined,) = parties.agent(SITE)._joined.values()
+    (attempt,) = joined.secure._live.values()
+    assert isinstance(attempt.state.memory, _Advertised)
+    with pytest.raises(SensitivityError, match="outside its bound"):
+        check_entries(attempt.state.memory.context, attempt.state.memory.own)
+
+
+class TestWithoutNoise:
+    """No ledger limits what a site answers then: the rounds and retries that it agreed to do."""
+
+    def begun(self, parties: Parties) -> Job:
+        parties.federation.amend(unsafe_without_dp=True)
+        job = parties.job(rounds="3", retries="1")
+        body_of(parties.hello(SITE, parties.signed(job)))
+        return job
+
+    @pytest.mark.parametrize(("number", "attempt"), [(4, 1), (10**6, 1), (1, 3)])
+    def test_no_round_and_no_attempt_beyond_the_agreed_is_answered(
+        self, number: int, attempt: int, parties: Parties
+    ) -> None:
+        job = self.begun(parties)
+        start = parties.start(SITE, job, round_number=number, attempt=attempt)
+        assert f"agreed to no round {number} attempt {attempt}" in refusal(parties.ask(SITE, MASKED, start))
+        body_of(parties.ask(SITE, MASKED, parties.start(SITE, job, round_number=3, attempt=2)))
+
+    def test_no_more_attempts_than_were_agreed_are_answered_in_all(self, parties: Parties) -> None:
+        job = self.begun(parties)
+        for number, attempt in [(1, 1), (1, 2), (2, 1), (2, 2)]:
+            parties.restart(SITE)  # counted on disk
+            body_of(parties.ask(SITE, MASKED, parties.start(SITE, job, round_number=number, attempt=attempt)))
+        start = parties.start(SITE, job, round_number=3)
+        assert "agreed to 4 attempts in this run" in refusal(parties.ask(SITE, MASKED, start))
+
+
+def test_what_an_attempt_remembers_is_erased_when_its_time_is_up(parties: Parties) -> None:
+    job, late = begun(parties), 0.0
+    (joined,) = parties.agent(SITE)._joined.values()
+    joined.secure.clock = lambda: late
+    body_of(parties.ask(SITE, MASKED, parties.start(SITE, job)))
+    (attempt,) = joined.secure._live.values()
+    parties.agent(SITE).expire()
+    assert attempt.state.memory is not None
+    late = 30 * 86400.0
+    parties.agent(SITE).expire()
+    assert attempt.state.memory is None
 
 
 @pytest.mark.parametrize(

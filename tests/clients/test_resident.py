@@ -93,6 +93,7 @@ class Agent:
     ended: list[BaseException | None] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
     slept: float = 0.0
+    ticks: int = 0
 
     def run(self) -> None:
         agent = Resident(
@@ -102,6 +103,7 @@ class Agent:
             paused=lambda: self.paused(),  # noqa: PLW0108 - tests change it on the way
             report=self.lines.append,
             sent=lambda *what: self.sent.append(what),
+            tick=self.tick,
             clock=lambda: time.monotonic() + self.slept,
             back_off=lambda _failures: 0.001,
         )
@@ -111,6 +113,9 @@ class Agent:
             self.ended.append(error)
         else:
             self.ended.append(None)
+
+    def tick(self) -> None:
+        self.ticks += 1
 
     def until(self, holds: Callable[[], object]) -> None:
         end = time.monotonic() + SECONDS
@@ -182,8 +187,10 @@ def test_a_paused_site_asks_for_nothing() -> None:
     agent.wire.inbox.append(a_question())
     with living(agent):
         agent.until(lambda: agent.lines)
+        before = agent.ticks
         time.sleep(0.2)
         assert "poll" not in agent.wire.calls
+        assert agent.ticks > before, "what is due in time is done all the same"
         agent.paused = lambda: False
         agent.until(lambda: agent.wire.pushed)
     assert agent.lines == ["paused: this site answers nothing until it is resumed", "connected as node 7"]
@@ -275,6 +282,14 @@ def test_trouble_is_said_once_and_never_ends_the_agent(call: str, error: Excepti
     assert agent.ended == [None]
     assert len(agent.lines) <= 3
     assert agent.wire.calls.count("close") == agent.wire.opened - (5 if call == "open" else 0)
+
+
+def test_what_is_due_in_time_is_done_while_the_server_is_away() -> None:
+    agent = Agent()
+    agent.wire.fail("open", *[FleetError("down")] * 50)
+    with living(agent):
+        agent.until(lambda: agent.wire.calls.count("open") == 20)
+        assert agent.ticks >= 19
 
 
 @pytest.mark.parametrize("call", ["activate", "poll"])

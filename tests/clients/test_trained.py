@@ -64,7 +64,16 @@ def trained(job: Job, site: str, model: npt.NDArray[np.float32]) -> Trained:
         def share(size: int, survivors: int) -> npt.NDArray[np.int64]:
             return noise.share(size, survivors, entropy)
 
-    return Trained({"update": units}, {"model": model[held]}, job.plan, FedAvg.declared, lambda _state: None, share)
+    return Trained(
+        {"update": units},
+        {"model": model[held]},
+        job.plan,
+        FedAvg.declared,
+        lambda _state: None,
+        1,
+        job.encoding,
+        share=share,
+    )
 
 
 class TestAContext:
@@ -84,7 +93,7 @@ class TestAContext:
         own = replace(own, units={"update": own.units["update"] + 1})
         machine = SecureSite(site, identity(site), ROSTER, Admissions(folder / "site.db"), lambda: 0.0)
         return machine.start(
-            data, own, RecordDict(), paid=(context.round, context.attempt), job="00" * 32, entropy=seeded(site)
+            data, own, RecordDict(), paid=(context.round, context.attempt), most=3, job="00" * 32, entropy=seeded(site)
         )
 
     @pytest.mark.parametrize("site", [WIDE, NARROW])

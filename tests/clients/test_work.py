@@ -112,10 +112,23 @@ def test_every_execution_is_a_noisy_step() -> None:
     assert len(keys.drawn) == 2 * work.executions
 
 
-def test_a_result_that_is_not_finite_is_not_sent() -> None:
+def test_a_result_that_is_not_finite_is_no_error_but_is_nowhere_kept() -> None:
+    """An error would be a free answer to what the server asks of the records with the model that it sends."""
     data = Records(np.full((4, N_INPUTS), 3e38, dtype=np.float32), np.ones(4, dtype=np.float32))
-    with pytest.raises(LocalProtocolError, match="nothing was sent: the agent did not return finite"):
-        contribute(site(data=data, learning_rate=1e3), {"model": np.zeros_like(START)}, round_number=1)
+    arrays = {"model": np.zeros_like(START), "control": np.zeros_like(START)}
+    work = contribute(site(data=data, learning_rate=1e3, algorithm=Scaffold()), arrays, round_number=1)
+    assert np.isnan(work.contribution.arrays["update"]).all()
+    assert not work.kept
+
+
+def test_under_noise_in_the_sum_a_result_that_is_not_finite_counts_as_zero() -> None:
+    data = Records(np.full((4, N_INPUTS), 3e38, dtype=np.float32), np.ones(4, dtype=np.float32))
+    noise = SitePlan.calibrated(target=Decimal(1), delta=Decimal("0.001"), clip=Decimal("0.05"), max_attempts=5)
+    one = site(data=data, learning_rate=1e3, sum_plan=noise)
+    work = contribute(one, {"model": np.zeros_like(START)}, round_number=1)
+    assert work.units is not None
+    assert work.units.shape == START.shape
+    assert not work.units.any()
 
 
 def test_showing_a_site_shows_no_record() -> None:
@@ -349,14 +362,22 @@ class TestStrangersCode:
             lambda start: np.append(start, np.float32(1)),
             lambda start: start[None],
             lambda start: start.astype(np.float64),
-            lambda start: np.where(np.arange(start.size) == 20, np.float32(np.inf), start),
         ],
-        ids=["short", "long", "of two dimensions", "float64", "infinite where it is private"],
+        ids=["short", "long", "of two dimensions", "float64"],
     )
     def test_what_is_not_a_piece_is_neither_sent_nor_kept(self, result: Any) -> None:
         one = replace(site(model=MLP, part=HEAD), agent=Stranger(result))
-        with pytest.raises(LocalProtocolError, match="nothing was sent: the agent did not return finite float32"):
+        with pytest.raises(LocalProtocolError, match="nothing was sent: the agent did not return float32"):
             contribute(one, {"model": whole_model()[:16]}, round_number=1)
+
+    def test_what_is_infinite_where_it_is_private_spoils_all_of_it(self) -> None:
+        def infinite(start: Vector) -> Vector:
+            return np.where(np.arange(start.size) == 20, np.float32(np.inf), start)
+
+        one = replace(site(model=MLP, part=HEAD), agent=Stranger(infinite))
+        work = contribute(one, {"model": whole_model()[:16]}, round_number=1)
+        assert np.isnan(work.contribution.arrays["update"]).all()
+        assert not work.kept
 
     def test_what_it_does_to_its_start_changes_nothing_here(self) -> None:
         def overwrite(start: Vector) -> Vector:

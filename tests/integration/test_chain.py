@@ -24,7 +24,8 @@ from clients.chain.home import Own
 from clients.chain.installed import Installed
 from clients.chain.measure import KIND as MEASURE
 from clients.chain.opening import PeerDial, open_chain
-from clients.chain.released import Payer, Releaser
+from clients.chain.payer import Payer
+from clients.chain.released import Releaser
 from clients.channel.credentials import Identity
 from clients.channel.dialler import Dialler
 from clients.channel.limits import Limits
@@ -286,7 +287,7 @@ def test_noise_is_paid_for_before_and_stays_paid_when_the_chain_breaks(chains: C
     line = chains.lines[HOME, FIRST]
 
     def paid() -> Releaser:
-        budget = Payer(home.ledger(), ASSET, PURPOSE)
+        budget = Payer(home.ledger(), ASSET, PURPOSE, most_records=1, note_ledger=lambda: None)
         releaser = Releaser(plan, payer=budget, entropy=secrets.token_bytes, record=lambda _: None)
         releaser.pay(1)
         return releaser

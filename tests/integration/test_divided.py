@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 
 import clients.app
+from clients.agent import LocalWork, TorchAgent
 from clients.app import build
 from clients.private_part import read_private
 from clients.sites import site_of
@@ -33,7 +34,7 @@ from simulations.members import PRIVATE_FOLDER, fixed_member, load_member_data, 
 from simulations.options import Options
 from simulations.pieces import Pieces
 from simulations.reference import federate
-from strategies.contribution import Contribution
+from strategies.contribution import Contribution, Vector
 from strategies.secure_sum import in_region, to_units
 from strategies.task import ModelSpec, SiteId
 from tests.integration.test_privacy_settings import without_noise
@@ -112,6 +113,52 @@ class TestEqualsPlainFunctionCalls:
     def test_with_batches_and_a_correction_of_every_step(self, tmp_path: Path) -> None:
         job = job_of(strategy="fedprox", settings={"batch": "32", "local_steps": "2"})
         check_equal(run(job, tmp_path / "run"), federate(job, load_member_data(job)))
+
+    def test_with_a_site_whose_units_are_dead(self, tmp_path: Path) -> None:
+        """Its update is all zero, so it takes no part in the sums; the other three do."""
+        (tmp_path / "dead.toml").write_text(
+            'based_on = "hospitals"\nname = "dead"\ntitle = "x"\n'
+            '[model]\nkind = "mlp"\nhidden = 8\ninit = "torch"\n[submodels]\nprivate = ["2.bias"]\n'
+            '[[submodels.parts]]\nname = "narrow"\nsites = ["switzerland"]\nwidth = 0.125\n'
+        )
+        job = job_of(str(tmp_path / "dead.toml"), seed=41)
+        ran = run(job, tmp_path / "run")
+        check_equal(ran, federate(job, load_member_data(job)))
+        assert [NARROW in record.answered for record in ran.records] == [False] * 3
+        assert not any(record.skipped for record in ran.records)
+        assert "are its units dead? Another seed or more width" in ran.records[0].missing[NARROW]
+
+    def test_where_dead_units_leave_too_few(self, tmp_path: Path) -> None:
+        """Every attempt loses one of three again: no round comes to a sum, and the model stays as it was."""
+        for file in (Path(__file__).parents[2] / "docs" / "examples" / "own-data").iterdir():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+        (tmp_path / "dead.toml").write_text(
+            'based_on = "clinics.toml"\nname = "dead"\ntitle = "x"\n'
+            '[model]\nkind = "mlp"\nhidden = 8\ninit = "torch"\n[submodels]\nprivate = ["2.*"]\n'
+            '[[submodels.parts]]\nname = "narrow"\nsites = ["valley"]\nwidth = 0.125\n'
+        )
+        job = job_of(str(tmp_path / "dead.toml"), seed=77, rounds=2)
+        np.testing.assert_array_equal(federate(job, load_member_data(job)).model, job.initial)
+
+    def test_with_a_region_that_loses_its_cover(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One of its three holders has learnt nothing there; another attempt asks for the rest alone."""
+        job, honest, odd = job_of(settings={"retries": "2"}), TorchAgent.train, SiteId("va")
+        (outer,) = [region.positions for region in job.plan.regions() if NARROW not in region.holders]
+        part = job.part_of(odd)
+        dead = part.slots[np.searchsorted(part.held, outer)]
+
+        def train(agent: TorchAgent, start: Vector, work: LocalWork) -> Vector:
+            trained = honest(agent, start, work)
+            if agent.site == odd:
+                trained[dead] = start[dead]
+            return trained
+
+        monkeypatch.setattr(TorchAgent, "train", train)
+        ran = run(job, tmp_path / "run")
+        check_equal(ran, federate(job, load_member_data(job)))
+        assert [(record.attempts, record.skipped, record.still) for record in ran.records] == [
+            (2, False, (1,)), (2, False, (1,)), (1, True, (0, 1)),
+        ]  # fmt: skip
 
     @pytest.mark.parametrize(
         ("privacy", "settings"), [("site", {}), ("distributed", {"unit": "site"})], ids=["central", "distributed"]
@@ -205,6 +252,7 @@ class TestWhatLeavesASite:
             return replace(work, contribution=Contribution({**work.contribution.arrays, "head": work.kept["private"]}))
 
         monkeypatch.setattr(clients.app, "contribute", leaking)
+        monkeypatch.setattr(clients.app, "check_sent", lambda *_what: None)  # it would not let them out
         job = replace(job_of(rounds=1), secagg=False)
         sent: dict[SiteId, list[bytes]] = {site: [] for site in job.sites}
         with pytest.raises(FederationError, match="no model was made"):

@@ -10,6 +10,7 @@ import pytest
 
 import clients.app
 import server.conduct
+from clients.agent import LocalWork, TorchAgent
 from privacy.dp.events import Event
 from privacy.dp.plan import DistributedPlan, SitePlan
 from privacy.errors import ConfigError
@@ -18,6 +19,7 @@ from simulations.job import Job, resolve
 from simulations.members import load_member_data
 from simulations.options import Options
 from simulations.reference import federate
+from strategies.contribution import Vector
 from tests.integration.test_secagg import FAST, run
 
 Integers = npt.NDArray[np.int64]
@@ -69,6 +71,22 @@ def test_a_sum_over_records_is_a_step_of_the_plain_job_where_nothing_is_clipped(
     trained, _, _ = run(job_of("distributed", clip="8"), tmp_path / "run")
     plain = federate(job_of("none"), load_member_data(job_of("none"))).model
     np.testing.assert_allclose(trained.model, plain, atol=0.01)
+
+
+def test_a_site_whose_training_went_out_of_bounds_contributes_zero_and_nothing_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else who is in a sum, which everybody may read in the report, would depend on that site's records."""
+    without_noise(monkeypatch)
+    honest, job = TorchAgent.train, job_of("site")
+
+    def train(agent: TorchAgent, start: Vector, work: LocalWork) -> Vector:
+        return honest(agent, start, work) * np.float32(np.nan if agent.site == "va" else 1)
+
+    monkeypatch.setattr(TorchAgent, "train", train)
+    trained, _, observer = run(job, tmp_path / "run")
+    assert all((len(record.answered), record.attempts) == (4, 1) for record in observer.records)
+    np.testing.assert_array_equal(trained.model, federate(job, load_member_data(job)).model)
 
 
 @pytest.mark.parametrize("privacy", ["site", "distributed"])

@@ -88,8 +88,6 @@ def test_noise_in_the_sum_is_planned_as_the_privacy_says() -> None:
 def test_where_regions_differ_every_site_counts_alike() -> None:
     assert not job().equal_weights
     assert job(of=study(DIVIDED)).equal_weights
-    assert not job(of=study(DIVIDED)).encoding.weighted
-    assert job().encoding.weighted
 
 
 def test_a_site_that_is_not_asked_has_no_agent_in_the_job() -> None:

@@ -46,7 +46,7 @@ from tests.strategies.divisions import coordinates, layouts, parts
 BOTH = Declared(("update", "control"))
 ONE = Declared(("update",))
 SIZE = 3
-FINE = Encoding(fraction_bits=32, largest=2**10 << 32, weighted=False)
+FINE = Encoding(fraction_bits=32, largest=2**10 << 32)
 """Nearest rounding 32 bits behind the point: half a unit is below 2e-10."""
 entries = st.floats(-1000, 1000, width=32)
 vectors = hnp.arrays(np.float32, SIZE, elements=entries)
@@ -73,7 +73,7 @@ def test_the_sum_on_the_grid_is_the_weighted_mean(given_sites: list[tuple[Contri
     exact = weighted_mean([(site, each) for site, (each, _) in zip(sites, given_sites, strict=True)], weights)
     assert found.weight == exact.weight
     for name in BOTH.arrays:
-        np.testing.assert_allclose(found.mean[name], exact.mean[name], rtol=1e-12, atol=2.0 ** -(FRACTION_BITS + 1))
+        np.testing.assert_allclose(found.mean[name], exact.mean[name], rtol=1e-12, atol=2.0**-FRACTION_BITS)
 
 
 def test_no_sum_that_the_region_admits_wraps() -> None:
@@ -83,8 +83,8 @@ def test_no_sum_that_the_region_admits_wraps() -> None:
     region.check(sorted(cohort), BITS)
     assert len(region.blocks) == 2
     largest = Contribution({"update": np.full(SIZE, 1024, np.float32), "control": np.full(SIZE, -1024, np.float32)})
-    units = to_units(largest, BOTH, 10**6, no_entropy)
-    assert max(np.abs(part).max() for part in units.values()) == region.blocks[0].bound
+    units = to_units(largest, BOTH, 1, no_entropy)
+    assert max(np.abs(part).max() for part in units.values()) == PLAIN.bound(1) == 10**-6 * region.blocks[0].bound
 
 
 @pytest.mark.parametrize("value", [1024.1, -2000.0, np.inf, np.nan])
@@ -94,9 +94,42 @@ def test_what_no_honest_update_reaches_is_refused_and_never_cut_off(value: float
         to_units(wild, ONE, 1, no_entropy)
 
 
-def test_equal_weights_leave_the_number_of_records_out() -> None:
-    update = Contribution({"update": np.ones(SIZE, np.float32)})
-    assert (to_units(update, ONE, 199, no_entropy, FINE)["update"] == 2**32).all()
+@pytest.mark.parametrize(
+    ("size", "heavy", "unit", "left"),
+    [(0.0, 1501, 1, 1000), (8.0, 1501, 1, 1000), (1.0, 1504, 8, 125)],
+    ids=["not at all", "in whole units", "in eighths of a unit"],
+)
+def test_a_sum_does_not_show_single_updates_in_the_number_system_of_the_weights(
+    size: float, heavy: int, unit: int, left: int
+) -> None:
+    """The other weights are multiples of 1000: what they leave over would be what the first site sent, digit by digit.
+
+    The parameters that were trained are about as large as ``size``, so the updates are multiples of a power of two.
+    """
+    rng, total = np.random.default_rng(5), np.zeros(2000, np.int64)
+    for weight in (3000, 2000, 1000, heavy):
+        start = np.float32(size) * (1 + rng.random(2000, np.float32))
+        update = start + rng.normal(0, 1e-4, 2000).astype(np.float32) - start
+        total += to_units(Contribution({"update": update}), ONE, weight, no_entropy)["update"]
+    own = np.rint(unit * np.ldexp(update.astype(np.float64), FRACTION_BITS)).astype(np.int64)
+    shown = (total - heavy // unit * own) % left == 0
+    assert np.mean(shown[own != 0]) < 3 / left + 0.01
+
+
+def test_the_blur_is_the_updates_own() -> None:
+    """Every engine gets the same bits; who does not know the update knows nothing of it, not from another round."""
+    update = np.linspace(-1, 1, 999, dtype=np.float32)
+    update[499] = 0
+    first, again = (to_units(Contribution({"update": update}), ONE, 7, no_entropy)["update"] for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    moved = update.copy()
+    moved[0] += np.float32(1e-3)
+    other = to_units(Contribution({"update": moved}), ONE, 7, no_entropy)["update"]
+    assert np.mean(other[1:] == first[1:]) < 0.3
+    assert first[499] == 0, "what did not change stays so"
+    off = first - 7 * np.ldexp(update.astype(np.float64), FRACTION_BITS)
+    assert np.abs(off).max() <= 4
+    assert abs(off.mean()) < 0.3
 
 
 def test_scalars_do_not_ride_along() -> None:
@@ -199,7 +232,7 @@ class Cohort:
         def nothing(_state: RecordDict) -> None:
             pass
 
-        return Trained(self.units[site], self.plan.held_of(site, self.model), self.plan, ONE, nothing)
+        return Trained(self.units[site], self.plan.held_of(site, self.model), self.plan, ONE, nothing, 1, FINE)
 
     def _config(self) -> coordinator.CoordinatorConfig:
         regions = context_regions(self.chosen, ONE, 1, FINE)
@@ -261,4 +294,3 @@ def test_a_site_reads_the_regions_off_its_own_plan() -> None:
     assert [region.holders for region in found] == [region.holders for region in cohort.chosen]
     other = Plan(layout, {**dict.fromkeys("abc", inner), "d": whole(layout)})
     assert summed_in(other, context) is None
-    assert PLAIN.weighted

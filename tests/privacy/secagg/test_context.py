@@ -74,6 +74,10 @@ def test_exactly_half_of_sites_and_colluders_is_not_a_threshold() -> None:
     """With n = 5, n_c = 1 and t = 3, two sets of three could share the colluding site only."""
     with pytest.raises(ConfigError, match="threshold 3"):
         Thresholds(1, 3, 4, 3).check(5)
+    with pytest.raises(ConfigError, match="3 survivors are too few"):  # fewer than open a secret
+        Thresholds(1, 4, 3, 3).check(5)
+    with pytest.raises(ConfigError, match="3 survivors are too few"):  # of two honest ones, each is seen by the rest
+        Thresholds(2, 3, 3, 4).check(3)
     Thresholds(1, 4, 4, 3).check(5)
 
 

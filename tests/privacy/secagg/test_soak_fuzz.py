@@ -83,7 +83,11 @@ def forgery(patch: pytest.MonkeyPatch) -> None:
 def go_on(patch: pytest.MonkeyPatch) -> None:
     """A refusal does not stop the site."""
     state = client.ClientState(client.Phase.SIGNED, None)
-    patch.setattr(client, "_abort", lambda why, site="": (state, (Audit("aborted", site, why), Aborted(why, site))))
+    patch.setattr(
+        client,
+        "_abort",
+        lambda why, site="", *first: (state, (*first, Audit("aborted", site, why), Aborted(why, site))),
+    )
 
 
 def added_first(patch: pytest.MonkeyPatch) -> None:

@@ -308,13 +308,15 @@ def untrained(tally: Tally, plan: Plan, k: int, who: Group) -> None:
     for u in who:
         world.sites[u].inputs = zero(u)
     world.run(attempts=1)
-    verdict = judged(plan, "U1", who)
+    verdict = judged(plan, "MSK", who)
     case = tally.case(
         f"{plan.name}: {sorted(who)} did not train region {k}", world.oracle, verdict.active if verdict.fine else ()
     )
-    case.ends(world.attempts[0], verdict, tuple(range(len(plan.held))), None)
+    case.ends(world.attempts[0], verdict, tuple(range(len(plan.held))), next(iter(verdict.lost), None))
     for u in who:
-        case.expect(world.sites[u].aborted() is not None and not world.sites[u].kinds(), f"{u} does not refuse")
+        site = world.sites[u]
+        case.expect(site.aborted() is not None and "MSK" not in site.kinds(), f"{u} does not refuse")
+        case.expect(len(site.store.debits) == 1, f"{u} says for nothing that it did not train")
 
 
 def idle(plan: Plan, count: int) -> Tally:

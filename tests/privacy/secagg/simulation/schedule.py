@@ -141,7 +141,7 @@ class Schedule:
         whole = replace(self, frozen=()).context(context.round)
         own = random_input(whole, site, np.random.default_rng(seed))
         for vector in own.vectors.values():
-            vector[0] = vector[0] or 1  # §3.0: an all-zero update is refused
+            vector[0] = vector[0] or 1  # §3.5: an all-zero update is refused
         held = {i: k for i, k in enumerate(self.kept(context.attempt)) if k in own.vectors}
         return LocalInput(
             {i: own.vectors[k] for i, k in held.items()}, PLAN, {i: values_digest(k) for i, k in held.items()}

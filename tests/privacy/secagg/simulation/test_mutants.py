@@ -84,8 +84,8 @@ MORE = (
     Mutant(
         "a refusal does not stop the machine",
         "client.py",
-        'return _abort(str(error), getattr(error, "site_id", ""))',
-        'return state, _abort(str(error), getattr(error, "site_id", ""))[1]',
+        "return _abort(str(error), error.site_id)",
+        "return state, _abort(str(error), error.site_id)[1]",
     ),
     Mutant(
         "no record before ADV", "client.py", "_Outcome(after, reply, record)  # §6.1", "_Outcome(after, reply)  # §6.1"
@@ -93,7 +93,7 @@ MORE = (
     Mutant(
         "no debit before MSK",
         "client.py",
-        "Msk(context.digest, config.site, y, signature), record)",
+        "Msk(context.digest, config.site, y, signature), _debit(config, memory))",
         "Msk(context.digest, config.site, y, signature))",
     ),
     Mutant(
@@ -108,7 +108,7 @@ MORE = (
     Mutant("another roster", "admission.py", "context.roster == config.roster.digest", "True"),
     Mutant("another model", "admission.py", "root == context.model_root", "True"),
     Mutant("floors of the site", "admission.py", "context.thresholds.n_c >= wanted", "True"),
-    Mutant("all-zero update", "admission.py", "if not vector.any():", "if False:"),
+    Mutant("all-zero update", "admission.py", "if not (own.noised or vector.any()):", "if False:"),
     Mutant("dealer unsigned", "dealing.py", "suite.verify(config.roster.keys[dealer], entry.sig, signed)", "pass"),
     Mutant("leaf unchecked", "dealing.py", "entry.leaves[bindings.u1.index(me)] == leaf(me, entry.sealed)", "True"),
     Mutant(
@@ -211,7 +211,7 @@ OF_REGIONS = (
         REGIONS,
     ),
     Mutant("U3 cover unchecked", "client.py", "tuple(memory.shares), memory.active)", "tuple(memory.shares))", REGIONS),
-    Mutant("all-zero update", "admission.py", "if not vector.any():", "if False:", REGIONS),
+    Mutant("all-zero update", "admission.py", "if not (own.noised or vector.any()):", "if False:", REGIONS),
     Mutant(
         "active by cohort",
         "context.py",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from privacy.secagg import admission, client
+from privacy.secagg import client
 from privacy.secagg.admission import ClientConfig
 from privacy.secagg.client import Phase
 from privacy.secagg.context import RoundContext
@@ -118,7 +118,7 @@ def test_a_resumed_attempt_is_open_without_the_check_of_survivors(monkeypatch: p
 
 
 def test_if_a_region_that_was_not_trained_is_accepted_the_oracle_reports(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admission, "_check_input", lambda *_: None)
+    monkeypatch.setattr(client, "check_entries", lambda *_: None)
     assert cases.idle(TIGHT, ALL).openings > 0
 
 
