@@ -1,7 +1,12 @@
-"""Scores of a model on test rows, with intervals: kept at a real site; in a simulation the experimenter sees them."""
+"""Scores of a model on test rows, with intervals: kept at a real site; in a simulation the experimenter sees them.
+
+There is not always one: an area under the ROC curve takes records of both classes, and outputs that are numbers.
+"""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,11 +33,14 @@ class Scorer:
     task: Task
     model: ModelSpec | None = None
 
-    def score(self, parameters: Vector, records: Records) -> float:
-        """Returns accuracy of the likeliest class, or the area under the ROC curve, as the task says."""
+    def score(self, parameters: Vector, records: Records) -> float | None:
+        """Returns accuracy of the likeliest class, or the area under the ROC curve, as the task says.
+
+        ``None``: there is no such area, since the records have one class or an output is not finite.
+        """
         return self._score(final(self._outputs(parameters, records)), records)
 
-    def score_exit(self, parameters: Vector, records: Records, exit_index: int) -> float:
+    def score_exit(self, parameters: Vector, records: Records, exit_index: int) -> float | None:
         """Returns the `score` of one exit of a model with exits, counted from 0."""
         return self._score(self._outputs(parameters, records)[:, exit_index], records)
 
@@ -49,19 +57,21 @@ class Scorer:
         found: npt.NDArray[np.float64] = record_losses(logits, torch.from_numpy(records.y).double()).numpy()
         return found
 
-    def judged(self, parameters: Vector, records: Records) -> tuple[float, npt.NDArray[np.float64]]:
+    def judged(self, parameters: Vector, records: Records) -> tuple[float | None, npt.NDArray[np.float64]]:
         """Returns the `score`, and how likely the model finds each class of each record, shape ``(n, classes)``."""
         outputs = self._outputs(parameters, records)
         return self._score(final(outputs), records), probabilities(outputs)
 
-    def score_probabilities(self, likely: npt.NDArray[np.float64], records: Records) -> float:
+    def score_probabilities(self, likely: npt.NDArray[np.float64], records: Records) -> float | None:
         """Returns the `score` of probabilities, shape ``(n, classes)``."""
         if self.task.metric == "auc":
-            return float(roc_auc_score(records.y, likely[:, 1]))
+            return _area(records, likely[:, 1])
         return float((likely.argmax(axis=1) == records.y).mean())
 
-    def interval(self, score: float, records: Records) -> tuple[float, float]:
-        """Returns the 95 % interval of a score: Wilson for accuracy, Hanley and McNeil (1982) for the ROC area."""
+    def interval(self, score: float | None, records: Records) -> tuple[float, float] | None:
+        """Returns the 95 % interval of a score, if any: Wilson for accuracy, Hanley and McNeil (1982) for the area."""
+        if score is None:
+            return None
         if self.task.metric == "auc":
             positives = int((records.y > 0).sum())
             return hanley_mcneil(score, positives, len(records.y) - positives)
@@ -73,9 +83,9 @@ class Scorer:
             return 0.5
         return float((records.y == label).mean())
 
-    def _score(self, logits: torch.Tensor, records: Records) -> float:
+    def _score(self, logits: torch.Tensor, records: Records) -> float | None:
         if self.task.metric == "auc":
-            return float(roc_auc_score(records.y, logits.squeeze(1).numpy()))
+            return _area(records, logits.squeeze(1).numpy())
         likeliest = logits.squeeze(1) > 0 if logits.shape[1] == 1 else logits.argmax(dim=1)
         return float((likeliest.numpy() == records.y).mean())
 
@@ -87,6 +97,18 @@ class Scorer:
         with torch.no_grad():
             outputs: torch.Tensor = model(torch.from_numpy(records.x))
         return outputs
+
+
+def mean_known(scores: Iterable[float | None]) -> float | None:
+    """Returns the mean of the scores that there are; ``None``: there is none."""
+    known = [score for score in scores if score is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _area(records: Records, outputs: npt.NDArray[np.floating[Any]]) -> float | None:
+    if not (np.isfinite(outputs).all() and {*np.unique(records.y)} == {0.0, 1.0}):
+        return None
+    return float(roc_auc_score(records.y, outputs))
 
 
 def probabilities(outputs: torch.Tensor) -> npt.NDArray[np.float64]:

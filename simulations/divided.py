@@ -36,7 +36,7 @@ class PartFound:
     sites: tuple[SiteId, ...]
     parameters: int
     upload: int
-    score: tuple[float, ...]
+    score: tuple[float | None, ...]
     scored_at: tuple[SiteId, ...]
 
 
@@ -58,7 +58,7 @@ class Baseline:
     """A federation without division: the smallest part for all, or the sites with the largest part by themselves."""
 
     sites: tuple[SiteId, ...]
-    score: float
+    score: float | None
     scored_at: tuple[SiteId, ...]
 
 
@@ -152,7 +152,7 @@ def _baseline(job: Job, sites: tuple[SiteId, ...], like: SiteId, data: Mapping[S
     return Baseline(sites, _mean({site: found.score(site, data[site].test) for site in at}, data), at)
 
 
-def _mean(scores: Mapping[SiteId, float], data: Mapping[SiteId, SiteData]) -> float:
-    """Weighs sites by their test rows: of accuracies, that is the accuracy over all rows."""
-    rows = {site: len(data[site].test.y) for site in scores}
-    return math.fsum(score * rows[site] for site, score in scores.items()) / sum(rows.values())
+def _mean(scores: Mapping[SiteId, float | None], data: Mapping[SiteId, SiteData]) -> float | None:
+    """Weighs the sites that have a score by their test rows: of accuracies, that is the accuracy over all rows."""
+    known = [(score, len(data[site].test.y)) for site, score in scores.items() if score is not None]
+    return math.fsum(score * n for score, n in known) / sum(n for _, n in known) if known else None

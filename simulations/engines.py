@@ -63,7 +63,8 @@ def run_ray(prepare: Prepare, job: Job) -> Outcome:
         from flwr.simulation import run_simulation  # noqa: PLC0415 - same
     except ImportError:
         raise ConfigError(
-            "--engine ray needs Ray, which is not installed", hint="In the source's folder: pip install -c constraints.txt '.[ray]'."
+            "--engine ray needs Ray, which is not installed",
+            hint="In the source's folder: pip install -c constraints.txt '.[ray]'.",
         ) from None
     logging.getLogger("flwr").setLevel(logging.WARNING)
     experiment = prepare(secrets.randbits(62) + 1)

@@ -5,17 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 import privacy
-from privacy.audit import ledger_chain, masked_rounds, report
-from server import limits
+from privacy.audit import ledger_chain, limits, masked_rounds, report
 from server.claims import epsilon_claim
+from server.limits import of_private
+from server.limits import server_view as view_of_server
 from server.model_file import parameters
 from server.releases import not_protected as about_chain
 from server.releases import releases
 from server.rounds import RoundRecord
 from simulations.outcome import Outcome
 from simulations.summary import submodels
-
-_OWN_VIEW = "Scores, losses and the comparison models are the experimenter's view and not covered by epsilon."
 
 
 def predicate(
@@ -58,7 +57,7 @@ def predicate(
             masked_rounds.claim_of(transcript),
             {"id": "secagg.egress", "kind": "asserted", "unmasked_arrays": 0},
         ]
-    return {
+    body = {
         "schema": "collegium/privacy-audit/v1",
         "tool": {"name": "collegium", "version": privacy.__version__},
         "run": _run(outcome),
@@ -74,9 +73,8 @@ def predicate(
             _round(record, loss, divided=outcome.divided is not None) for record, loss in outcome.trained.rounds
         ],
         "egress": [{"site": site, **vars(outcome.egress(site))} for site in outcome.job.sites],
-        "not_protected": not_protected(outcome),
-        "assumptions": assumptions(outcome),
     }
+    return limits.told(body, *of_private(outcome.job), *about_chain(outcome.job))
 
 
 def _run(outcome: Outcome) -> dict[str, Any]:
@@ -125,7 +123,7 @@ def _utility(outcome: Outcome) -> dict[str, Any]:
                 "n_train": len(outcome.data[site].train.y),
                 "n_test": len(outcome.data[site].test.y),
                 **{name: _text(value) for name, value in outcome.columns(site).items()},
-                "interval": [_text(bound) for bound in outcome.interval(site)],
+                "interval": _interval(outcome.interval(site)),
             }
             for site in outcome.job.sites
         ],
@@ -143,37 +141,12 @@ def _utility(outcome: Outcome) -> dict[str, Any]:
 
 def server_view(outcome: Outcome) -> str:
     """Returns what the server saw of single sites, in words."""
-    return limits.server_view(outcome.job, tuple(outcome.trained.roster.nodes), unequal=_is_unequal(outcome))
+    unequal = outcome.divided is not None and len(outcome.divided.regions) > 1
+    return view_of_server(outcome.job, tuple(outcome.trained.roster.nodes), unequal=unequal)
 
 
-def _is_unequal(outcome: Outcome) -> bool:
-    return outcome.divided is not None and len(outcome.divided.regions) > 1
-
-
-def not_protected(outcome: Outcome) -> list[str]:
-    """Returns what this run does not protect, in words; a mandatory part of every report."""
-    return [
-        server_view(outcome),
-        *limits.of_division(
-            outcome.job, submodels_of(outcome), len(outcome.trained.rounds), unequal=_is_unequal(outcome)
-        ),
-        *limits.of_privacy(outcome.job, outcome.claims, _OWN_VIEW),
-        *about_chain(outcome.job),
-        "All parties ran on one machine, without TLS: this is a simulation and shows nothing about transport.",
-        "Nothing shows that a site trained honestly, nor who holds the key that signed this report.",
-    ]
-
-
-def assumptions(outcome: Outcome) -> list[str]:
-    """Returns what the claims rest on."""
-    lines = limits.assumptions(outcome.claims, unequal=_is_unequal(outcome))
-    if outcome.job.secagg:
-        lines += [
-            "The roster's keys are those of the sites that it names; in this simulation one program made and held all.",
-            "No attempt was made beside those listed, nothing sent beside what was counted: no document can show it.",
-            "The delivered model came out of the sums listed: no site signs the model that comes out.",
-        ]
-    return lines or ["The model file is the one that the run's key signed."]
+def _interval(ends: tuple[float, float] | None) -> list[str | None] | None:
+    return None if ends is None else [_text(end) for end in ends]
 
 
 def _text(value: float | None) -> str | None:

@@ -1,11 +1,11 @@
 """What a run came to: the numbers behind the closing table, the ``--json`` object and the signed report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from clients.scores import Scorer
+from clients.scores import Scorer, mean_known
 from server.claims import PrivacyClaim, Spent
 from server.exchange import Egress
 from simulations.accounts import SERVER
@@ -23,7 +23,8 @@ class Outcome:
 
     Attributes:
       claims: What differential privacy promises.
-      together: Score per participating site of what it works with: its part of the delivered model.
+      together: Score per participating site of what it works with: its part of the delivered model; ``None`` where
+        there is none (`clients.scores`).
       divided: Parts, regions and baselines, where sites hold different parts of the model.
     """
 
@@ -37,7 +38,7 @@ class Outcome:
     data: Mapping[SiteId, SiteData]
     reference: Reference
     claims: tuple[PrivacyClaim, ...]
-    together: Mapping[SiteId, float]
+    together: Mapping[SiteId, float | None]
     divided: Divided | None = None
 
     @property
@@ -66,8 +67,8 @@ class Outcome:
         """Rounds that left the model as it was."""
         return sum(record.skipped for record, _ in self.trained.rounds)
 
-    def interval(self, site: SiteId) -> tuple[float, float]:
-        """Returns the 95 % interval of ``together``."""
+    def interval(self, site: SiteId) -> tuple[float, float] | None:
+        """Returns the 95 % interval of ``together``, if there is a score."""
         return Scorer(self.job.task).interval(self.together[site], self.data[site].test)
 
     def egress(self, site: SiteId) -> Egress:
@@ -86,16 +87,11 @@ class Outcome:
         }
 
     @property
-    def mean_ensemble(self) -> float:
-        """Returns the unweighted mean over participating sites of what their own models together score."""
-        return sum(self.reference.ensemble.values()) / len(self.reference.ensemble)
+    def mean_ensemble(self) -> float | None:
+        """Returns the unweighted mean over the sites that have a score of what their own models together score."""
+        return mean_known(self.reference.ensemble.values())
 
     def means(self) -> dict[str, float | None]:
-        """Returns the unweighted means over participating sites, by column."""
+        """Returns the unweighted means over the participating sites that have a score, by column."""
         rows = [self.columns(site) for site in self.job.sites]
-        return {name: _mean([row[name] for row in rows]) for name in rows[0]}
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+        return {name: mean_known(row[name] for row in rows) for name in rows[0]}

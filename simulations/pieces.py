@@ -51,8 +51,8 @@ class Pieces:
         part = self.job.part_of(site)
         return part.piece_of(self.model[part.held], self.job.initial_of(site), self.private.get(site))
 
-    def score(self, site: SiteId, records: Records) -> float:
-        """Scores what a site works with."""
+    def score(self, site: SiteId, records: Records) -> float | None:
+        """Scores what a site works with; ``None``: these records give no score."""
         return self._scorer(site).score(self.piece(site), records)
 
     def loss(self, site: SiteId, records: Records) -> float:

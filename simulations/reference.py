@@ -7,22 +7,23 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from clients.home import train_alone
 from clients.records import Records
-from clients.scores import Scorer
+from clients.scores import Scorer, mean_known
 from clients.sites import site_of
 from clients.work import Site, Work, contribute
 from privacy.dp.plan import SitePlan
-from privacy.secagg.context import thresholds
+from privacy.errors import SensitivityError
+from privacy.secagg.context import MAX_ATTEMPTS, thresholds
 from server.rounds import FLOOR
 from simulations.data.datasets import SiteData, pooled_training
 from simulations.job import Job
 from simulations.pieces import Pieces
 from strategies.contribution import Aggregate, Vector, weighted_mean
+from strategies.regions import HeldRegion
 from strategies.secure_sum import Units, in_region, summed, to_aggregate, to_units
 from strategies.task import SiteId
 
@@ -36,13 +37,13 @@ class LeftOut:
 
     id: SiteId
     n_test: int
-    score: float
+    score: float | None
     trained_by: tuple[SiteId, ...]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Scores to read a run against; per participating site unless said otherwise.
+    """Scores to read a run against; per participating site unless said otherwise, ``None`` where there is no score.
 
     Attributes:
       home: Own model at home.
@@ -55,22 +56,34 @@ class Reference:
       majority: Mean score of guessing each site's own commonest label.
     """
 
-    home: Mapping[SiteId, float]
-    elsewhere: Mapping[SiteId, float]
-    ensemble: Mapping[SiteId, float]
-    pooled: Mapping[SiteId, float]
-    together: Mapping[SiteId, float] | None
+    home: Mapping[SiteId, float | None]
+    elsewhere: Mapping[SiteId, float | None]
+    ensemble: Mapping[SiteId, float | None]
+    pooled: Mapping[SiteId, float | None]
+    together: Mapping[SiteId, float | None] | None
     left_out: tuple[LeftOut, ...]
     constant: float
     majority: float
 
 
+@dataclass(frozen=True)
+class _Counted:
+    """What came of a round: ``None``, the model stayed as it was; who is in the mean; attempts that it took."""
+
+    aggregate: Aggregate | None
+    answered: tuple[SiteId, ...]
+    attempts: int = 1
+
+
 def federate(job: Job, data: Mapping[SiteId, SiteData]) -> Pieces:
-    """Runs a job's rounds as plain function calls, everybody answering: the definition that engines must equal.
+    """Runs a job's rounds as plain function calls, every site on time: the definition that engines must equal.
 
-    Of a cut model every site trains all of it: a cut changes where a model is trained and not what it learns.
+    Of a cut model every site trains all of it: a cut changes where a model is trained and not what it learns. A site
+    whose update must not be summed is missed as it is in an engine: one that is not finite or too large, or all zero in
+    a region that is summed without noise.
 
-    Returns: The model and what sites keep; without privacy, bit for bit what every engine delivers.
+    Returns: The model and what sites keep; without privacy, bit for bit what every engine delivers, but for rounding
+      in the ends of a cut model.
     """
     job = replace(job, chain=None)
     return federate_sites(job, [site_of(job, site, data[site].train) for site in job.sites])
@@ -80,42 +93,82 @@ def federate_sites(job: Job, sites: Sequence[Site]) -> Pieces:
     """Runs a job's rounds over its sites as they are given, see `federate`."""
     weights = {site.id: 1.0 if job.equal_weights else float(site.records.n_units) for site in sites}
     kept: dict[SiteId, Mapping[str, Vector]] = {site.id: {} for site in sites}
-    state: Any = job.algorithm.init(job.initial)
+    private: dict[SiteId, Vector] = {}
+    state, retries, everybody = job.algorithm.init(job.initial), job.task.training.retries, math.fsum(weights.values())
     for number in range(1, job.task.training.rounds + 1):
         arrays = job.algorithm.broadcast(state)
         works: dict[SiteId, Work] = {}
         for site in sites:
             held = job.plan.held_of(site.id, arrays)
             works[site.id] = contribute(site, held, round_number=number, kept=kept[site.id])
-            kept[site.id] = works[site.id].kept
-        aggregate = _summed(job, works, weights) if job.secagg else _in_the_clear(works, weights)
-        state = job.algorithm.apply(state, aggregate, 1.0)
-    private = {site: values["private"] for site, values in kept.items() if "private" in values}
+        private |= {site: work.kept["private"] for site, work in works.items() if "private" in work.kept}
+        most = min(retries + 1, MAX_ATTEMPTS)
+        counted = _summed(job, works, weights, most) if job.secagg else _in_the_clear(works, weights)
+        if counted.aggregate is not None:
+            state = job.algorithm.apply(state, counted.aggregate, counted.aggregate.weight / everybody)
+            kept.update((site, works[site].kept) for site in counted.answered)
+        retries -= counted.attempts - 1
     return Pieces(job, job.algorithm.parameters(state), private)
 
 
-def _in_the_clear(works: Mapping[SiteId, Work], weights: Mapping[SiteId, float]) -> Aggregate:
-    return weighted_mean([(site, work.contribution) for site, work in works.items()], weights)
-
-
-def _summed(job: Job, works: Mapping[SiteId, Work], weights: Mapping[SiteId, float]) -> Aggregate:
-    """Sums as masked sums do, region by region on their grid, with the noise if any."""
-    declared, floors = job.algorithm.declared, thresholds(len(works))
-    chosen = summed(job.plan, works, floors.min_cover)
-    units = {
-        site: to_units(work.contribution, declared, int(weights[site]), secrets.token_bytes, job.encoding)
-        if work.units is None
-        else {declared.arrays[0]: work.units}
+def _in_the_clear(works: Mapping[SiteId, Work], weights: Mapping[SiteId, float]) -> _Counted:
+    fit = [
+        (site, work.contribution)
         for site, work in works.items()
+        if all(np.isfinite(array).all() for array in work.contribution.arrays.values())
+    ]
+    return _Counted(weighted_mean(fit, weights) if len(fit) >= FLOOR else None, tuple(site for site, _ in fit))
+
+
+def _summed(job: Job, works: Mapping[SiteId, Work], weights: Mapping[SiteId, float], most: int) -> _Counted:
+    """Sums as masked sums do, region by region on their grid, with the noise if any, in at most so many attempts."""
+    floors, still = thresholds(len(works)), set[tuple[str, ...]]()
+    units = {site: _units(job, work, int(weights[site])) for site, work in works.items()}
+    for attempt in range(1, most + 1):
+        chosen = summed(job.plan, works, floors.min_cover, still)
+        if not chosen:
+            return _Counted(None, (), attempt)
+        vectors = {site: _vectors(job, site, own, chosen) for site, own in units.items()}
+        there = [site for site, own in vectors.items() if own is not None]
+        lost = next((each for each in chosen if len({*there} & {*each.holders}) < floors.min_cover), None)
+        if lost is None and len(there) >= floors.min_survivors:
+            inputs = [own for own in vectors.values() if own is not None]
+            sums: dict[int, Units] = {}
+            for k in range(len(chosen)):
+                held = [own[k] for own in inputs if k in own]
+                sums[k] = sum(held[1:], start=held[0]) + _noise(job, held[0].size, len(held))
+            heard = {site: weights[site] for site in there}
+            declared, size = job.algorithm.declared, job.plan.layout.size
+            return _Counted(to_aggregate(sums, chosen, declared, size, heard, job.encoding), tuple(there), attempt)
+        if lost is not None and len(chosen) > 1:
+            still.add(lost.holders)
+    return _Counted(None, (), most)
+
+
+def _units(job: Job, work: Work, weight: int) -> Mapping[str, Units] | None:
+    """Returns a site's grid units by declared array; ``None``: they must not be summed."""
+    declared = job.algorithm.declared
+    if work.units is not None:
+        return {declared.arrays[0]: work.units}
+    try:
+        return to_units(work.contribution, declared, weight, secrets.token_bytes, job.encoding)
+    except SensitivityError:
+        return None
+
+
+def _vectors(
+    job: Job, site: SiteId, units: Mapping[str, Units] | None, chosen: Sequence[HeldRegion]
+) -> dict[int, Units] | None:
+    """Returns what a site puts into each sum that it holds a part of; ``None``: nothing into any."""
+    if units is None:
+        return None
+    held = job.plan.held_by(site)
+    found = {
+        k: np.concatenate([in_region(units[name], held, region) for name in job.algorithm.declared.arrays])
+        for k, region in enumerate(chosen)
+        if site in region.holders
     }
-    sums: dict[int, Units] = {}
-    for k, region in enumerate(chosen):
-        vectors = [
-            np.concatenate([in_region(units[site][name], job.plan.held_by(site), region) for name in declared.arrays])
-            for site in map(SiteId, region.holders)
-        ]
-        sums[k] = sum(vectors[1:], start=vectors[0]) + _noise(job, vectors[0].size, len(vectors))
-    return to_aggregate(sums, chosen, declared, job.plan.layout.size, weights, job.encoding)
+    return found if job.sum_plan is not None or all(each.any() for each in found.values()) else None
 
 
 def _noise(job: Job, size: int, holders: int) -> Units:
@@ -147,7 +200,7 @@ def measure(job: Job, data: Mapping[SiteId, SiteData], delivered: Pieces) -> Ref
     guess = _commonest(*(data[site].train for site in job.sites))
     return Reference(
         home={site: scores[site, site] for site in job.sites},
-        elsewhere={at: _mean([scores[of, at] for of in job.sites if of != at]) for at in job.sites},
+        elsewhere={at: mean_known(scores[of, at] for of in job.sites if of != at) for at in job.sites},
         ensemble={at: scorer.score_probabilities(likely[at], data[at].test) for at in job.sites},
         pooled={site: scorer.score(pooled, data[site].test) for site in job.sites},
         together=None if together is None else {s: together.score(s, data[s].test) for s in job.sites},

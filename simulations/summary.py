@@ -45,7 +45,7 @@ def to_json(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def submodels(divided: Divided, written: Callable[[float], Any]) -> dict[str, Any]:
+def submodels(divided: Divided, written: Callable[[float | None], Any]) -> dict[str, Any]:
     """Returns parts, regions and baselines as the summary and the signed report list them.
 
     Args:
@@ -90,7 +90,7 @@ def submodels(divided: Divided, written: Callable[[float], Any]) -> dict[str, An
 
 
 def _site_json(outcome: Outcome, site: SiteId) -> dict[str, Any]:
-    data = outcome.data[site]
+    data, interval = outcome.data[site], outcome.interval(site)
     private = [
         _privacy_json(claim, spent)
         for claim in outcome.claims
@@ -103,7 +103,7 @@ def _site_json(outcome: Outcome, site: SiteId) -> dict[str, Any]:
         "n_test": len(data.test.y),
         **{name: _rounded(value) for name, value in outcome.columns(site).items()},
         "ensemble": _rounded(outcome.reference.ensemble[site]),
-        "interval": [_rounded(bound) for bound in outcome.interval(site)],
+        "interval": None if interval is None else [_rounded(bound) for bound in interval],
         "privacy": private,
     }
 

@@ -10,7 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from privacy.dp.accounting import posterior_from_even_odds, round_up
+from privacy.audit.words import chance
+from privacy.dp.accounting import round_up
 from privacy.dp.events import Relation, SamplingType
 from privacy.dp.plan import RecordPlan, Unit
 from privacy.store.budgets import filter_name
@@ -51,16 +52,15 @@ def _scores(outcome: Outcome) -> Table:
         table.add_column(heading, justify="right")
     for site in job.sites:
         data, columns = outcome.data[site], outcome.columns(site)
-        low, high = outcome.interval(site)
         rows = [str(len(data.train.y)), str(len(data.test.y))]
         ensemble = outcome.reference.ensemble[site]
-        table.add_row(site, *rows, *_row(columns, ensemble, f"{low:.2f}-{high:.2f}"))
+        table.add_row(site, *rows, *_row(columns, ensemble, _interval(outcome.interval(site))))
     table.add_section()
     table.add_row("mean", "", "", *_row(outcome.means(), outcome.mean_ensemble, ""))
     return table
 
 
-def _row(columns: dict[str, float | None], ensemble: float, interval: str) -> list[str]:
+def _row(columns: dict[str, float | None], ensemble: float | None, interval: str) -> list[str]:
     """Returns the cells of a site or of the mean; under privacy ``together`` stands without it, then with it."""
     plain = columns["together_without_privacy"]
     together = [columns["together"]] if plain is None else [plain, columns["together"]]
@@ -105,8 +105,10 @@ def words(outcome: Outcome) -> Iterator[str]:
         yield f"Contributed to no round, so the common model is the others': {', '.join(silent)}."
     guess, majority = reference.constant, reference.majority
     yield f"Baselines: one guess for everybody {guess:.3f}; each site's commonest label {majority:.3f}."
+    if unscored := [site for site in job.sites if outcome.together[site] is None]:
+        yield f"No area under the curve, and in no mean, where all test rows have one class: {', '.join(unscored)}."
     if reference.left_out:
-        found = ", ".join(f"{one.id} {one.score:.3f}" for one in reference.left_out)
+        found = ", ".join(f"{one.id} {_score(one.score)}" for one in reference.left_out)
         outside = any(one.id not in job.sites for one in reference.left_out)
         how = "under the common model" if outside else "under a model that the others made without it (no privacy)"
         yield f"A site that never trained, {how}: {found}."
@@ -145,7 +147,7 @@ def _privacy(outcome: Outcome) -> Iterator[str]:
         )
         yield (
             f"In words: a 50 % suspicion that a {unit} took part rises to at most"
-            f" about {100 * posterior_from_even_odds(epsilon):.0f} %, except with probability about {plan.delta}."
+            f" about {chance(epsilon)[1]}, except with probability about {plan.delta}."
         )
         if (lifetime := worst.lifetime) is not None:
             yield (
@@ -158,3 +160,7 @@ def _privacy(outcome: Outcome) -> Iterator[str]:
 
 def _score(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "-" if ends is None else f"{ends[0]:.2f}-{ends[1]:.2f}"

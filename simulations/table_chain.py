@@ -25,10 +25,10 @@ def beside(outcome: Outcome) -> Table | None:
     table.add_column("parameters at a site", justify="right")
     table.add_column("score", justify="right")
     table.add_row(
-        f"{ends.name} at the sites, the rest at {chain.holder}", f"{ends.parameters:,}", f"{ends.score[-1]:.3f}"
+        f"{ends.name} at the sites, the rest at {chain.holder}", f"{ends.parameters:,}", f"{_score(ends.score[-1])}"
     )
     whole = outcome.job.plan.layout.size
-    table.add_row(f"the whole model at every site{private}", f"{whole:,}", f"{divided.smallest.score:.3f}")
+    table.add_row(f"the whole model at every site{private}", f"{whole:,}", f"{_score(divided.smallest.score)}")
     return table
 
 
@@ -44,9 +44,13 @@ def lines(outcome: Outcome) -> Iterator[str]:
     if chain is None:
         return
     yield (
-        "Where every site answers in every round, a cut changes no bit of what is learnt without privacy. In a private"
-        f" run the piece at {chain.holder} keeps its initial parameters: what it learnt from one record would show in"
-        " the gradients of others."
+        "Where every site answers in every round, a cut changes what is learnt without privacy by rounding alone. In a"
+        f" private run the piece at {chain.holder} keeps its initial parameters: what it learnt from one record would"
+        " show in the gradients of others."
     )
     if outcome.job.privacy:
         yield f"No epsilon here holds against {chain.holder}: it saw values of single records besides."
+
+
+def _score(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

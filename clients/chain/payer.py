@@ -20,7 +20,7 @@ from privacy.dp.accounting import epsilon
 from privacy.dp.events import FULL_BATCH, GaussianEvent
 from privacy.dp.filters import RELATION, Filter
 from privacy.errors import BudgetExhaustedError, LocalProtocolError, PrivacyError
-from privacy.store.books import Books, Link, State
+from privacy.store.books import Books, Link
 from privacy.store.budgets import Debit
 from privacy.store.ledger import Ledger
 from strategies.chain_plan import ChainPlan, leaving
@@ -77,8 +77,7 @@ def ledger_name(release: Release) -> str:
 
 def executed(books: Books, asset: str, run: str, claim: str) -> int:
     """Counts the executions under a claim that the ledger holds of a run, or of a release by its `ledger_name`."""
-    lines = (line for line in books.lines.values() if line.state is not State.VOIDED)
-    debits = (line.debit for line in lines if (line.debit.run, line.debit.claim) == (run, claim))
+    debits = (line.debit for line in books.lines.values() if (line.debit.run, line.debit.claim) == (run, claim))
     return sum(debit.event.count for debit in debits if books.asset(debit.asset).name == asset)
 
 

@@ -53,12 +53,13 @@ def _who(utility: dict[str, Any], sites: set[str]) -> Iterator[str]:
 
 def _means(utility: dict[str, Any]) -> Iterator[str]:
     for name in SCORES:
-        values, mean = [site[name] for site in utility["sites"]], utility["mean"][name]
-        if values and (mean is None) != (set(values) == {None}):
+        mean = utility["mean"][name]
+        values = [Decimal(site[name]) for site in utility["sites"] if site[name] is not None]
+        if utility["sites"] and (mean is None) != (not values):
             yield f"'{name}' has a mean exactly where sites have scores, and here it is not so"
-        if mean is None or not values or None in values:
+        if mean is None or not values:
             continue
-        exact = sum((Decimal(value) for value in values), Decimal(0)) / len(values)
+        exact = sum(values, Decimal(0)) / len(values)
         if abs(Decimal(mean) - exact) > _ROUNDING:
             yield f"the mean of '{name}' is not the mean of the sites"
 

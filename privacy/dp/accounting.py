@@ -1,7 +1,7 @@
 """Epsilon from events, by dp-accounting: PLD for the claim, RDP beside it; and the way back, from epsilon to noise.
 
 PLD's pessimistic estimate is an upper bound up to floating-point error; it is *not* a filter under adaptively chosen
-parameters (privacy-audit corrections, 3), so a plan's events and their largest number are frozen before the first one.
+parameters (docs/privacy-rules.md, 3), so a plan's events and their largest number are frozen before the first one.
 Skellam events are priced by RDP only: no worst direction is known in many dimensions, which PLD would need.
 """
 

@@ -104,7 +104,7 @@ class GaussianEvent:
     """``count`` sums of vectors of norm at most C, each plus noise of standard deviation ``noise_multiplier`` * C.
 
     Rounding the noisy sum to a public grid, as the mechanism does, is post-processing and leaves the event unchanged
-    (privacy-audit corrections, 4).
+    (docs/privacy-rules.md, 4).
 
     Attributes:
       group: Most records of one person; neighbours then differ in that many records.
@@ -236,7 +236,7 @@ def joint(events: Sequence[GaussianEvent]) -> GaussianEvent:
 
     Each is a Gaussian of the same draw of records, so together they are one Gaussian in more dimensions with
     1 / z^2 = sum of 1 / z_i^2; pricing them one by one would count the sampling's amplification twice
-    (privacy-audit corrections, 13).
+    (docs/privacy-rules.md, 13).
 
     Args:
       events: At least one; equal sampling, group and count.

@@ -3,7 +3,7 @@
 ``constrain`` and the noise are separate, so that whoever is trusted with the noise can hold the second half: the site
 itself in every step, the server on an opened sum, or all sites together in shares (``privacy.dp.plan``). The grid makes
 the sensitivity an integer fact: each unit's vector is rounded toward zero, which never lengthens it, so one unit moves
-the sum by at most ``grid`` units, exactly (privacy-audit corrections, 4).
+the sum by at most ``grid`` units, exactly (docs/privacy-rules.md, 4).
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from privacy.dp.events import Arithmetic
-from privacy.dp.noise import EXACT_UP_TO, Entropy, exact_is_cheap, rounded_gaussian, rounded_gaussian_exact
+from privacy.dp.noise import Entropy, exact_is_cheap, rounded_gaussian, rounded_gaussian_exact
 from privacy.errors import SensitivityError
 
 GRID = 2**20
@@ -44,7 +44,7 @@ class ClippedSum:
         """Clips every record's vector to C and sums on the grid.
 
         A record with a non-finite entry contributes zero: no abort, no count and no message could then leave that
-        depends on it (privacy-audit corrections, 10).
+        depends on it (docs/privacy-rules.md, 10).
 
         Args:
           per_record: Shape ``(b, d)``; ``b`` may be 0. Secret.
@@ -73,11 +73,9 @@ class RoundedGaussianSum(ClippedSum):
 
     Attributes:
       noise_multiplier: Standard deviation of the noise in units of C, z > 0; a decimal is taken at its exact value.
-      exact_up_to: Largest dimension whose noise is drawn exactly.
     """
 
     noise_multiplier: float | Decimal = field(kw_only=True)
-    exact_up_to: int = field(default=EXACT_UP_TO, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -103,7 +101,7 @@ class RoundedGaussianSum(ClippedSum):
 
     def arithmetic(self, size: int) -> Arithmetic:
         """Says how ``add_noise`` draws the noise of a sum of ``size`` entries; belongs into the release's event."""
-        exact = exact_is_cheap(self._sigma, size, self.exact_up_to)
+        exact = exact_is_cheap(self._sigma, size)
         return Arithmetic.INTEGER_EXACT if exact else Arithmetic.FLOAT
 
     @property

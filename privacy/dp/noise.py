@@ -1,7 +1,7 @@
 """Integer noise and Poisson sampling masks, from the operating system's randomness.
 
 Guarantee and its limit: bits come from AES in counter mode under a fresh key for every call, never from ``--seed``
-and never from torch's or numpy's default generators (whose seeds hold 32 bits; privacy-audit corrections, 2). Nothing
+and never from torch's or numpy's default generators (whose seeds hold 32 bits; docs/privacy-rules.md, 2). Nothing
 random is kept between calls, so nothing repeats after a fork, a crash or a retry.
 
 The ``_exact`` functions have exactly the distribution that they name (``privacy.dp.exact``). ``rounded_gaussian`` goes
@@ -41,7 +41,7 @@ def rounded_gaussian_exact(sigma: Number, size: int, entropy: Entropy) -> npt.ND
     """Draws independent integers, ``P(k) = Phi((k + 1/2) / sigma) - Phi((k - 1/2) / sigma)`` exactly.
 
     This is ``round(N(0, sigma^2))``. Rounding the sum of an integer and a Gaussian is rounding the Gaussian alone, so
-    adding these integers to an integer sum is post-processing of the Gaussian mechanism (privacy-audit corrections, 4).
+    adding these integers to an integer sum is post-processing of the Gaussian mechanism (docs/privacy-rules.md, 4).
 
     Args:
       sigma: Standard deviation of the Gaussian in grid units, > 0 and below 2^50, taken at its exact value.
@@ -74,9 +74,9 @@ def skellam_exact(variance: Number, size: int, entropy: Entropy) -> npt.NDArray[
     return total
 
 
-def exact_is_cheap(sigma: Number, size: int, up_to: int = EXACT_UP_TO) -> bool:
+def exact_is_cheap(sigma: Number, size: int) -> bool:
     """Says whether so many exact draws cost a training step little; all arguments are public."""
-    return size <= up_to and sigma <= _CHEAP_SIGMA
+    return size <= EXACT_UP_TO and sigma <= _CHEAP_SIGMA
 
 
 def rounded_gaussian(sigma: float, size: int, entropy: Entropy) -> npt.NDArray[np.int64]:

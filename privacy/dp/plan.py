@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
+from fractions import Fraction
 from functools import cached_property
 from typing import TypeAlias
 
@@ -28,11 +29,9 @@ from privacy.dp.events import (
     SkellamEvent,
 )
 from privacy.dp.mechanism import GRID, ClippedSum, RoundedGaussianSum
-from privacy.dp.noise import Entropy, skellam_exact
+from privacy.dp.noise import Entropy, rounded_gaussian_exact, skellam_exact
 from privacy.dp.skellam import DistributedNoise
 from privacy.errors import ConfigError, SensitivityError
-
-_ONE_DRAW_A_ROUND = 2**26  # entries; at one draw a round, exact noise is cheap beside everything else
 
 
 class Unit(StrEnum):
@@ -48,7 +47,7 @@ class PrivacyPlan(ABC):
     """What every plan fixes before the first release. All fields are public.
 
     Neighbouring training sets (after the split) differ in one unit that is zeroed out; the number of units is therefore
-    public and stays the same, and so do weights, sampling rate and denominators (privacy-audit corrections, 9).
+    public and stays the same, and so do weights, sampling rate and denominators (docs/privacy-rules.md, 9).
 
     Attributes:
       unit: Whom a claim protects.
@@ -171,7 +170,7 @@ class RecordPlan(PrivacyPlan):
 class SitePlan(PrivacyPlan):
     """Noise at the server, on the opened sum of clipped updates: for the recipients of the model, not for the server.
 
-    All sites take part in every round, so nothing is amplified; every site counts alike (privacy-audit, 1.4).
+    All sites take part in every round, so nothing is amplified; every site counts alike (docs/privacy-rules.md, 17).
     """
 
     @classmethod
@@ -197,15 +196,16 @@ class SitePlan(PrivacyPlan):
         return GRID
 
     @cached_property
-    def mechanism(self) -> RoundedGaussianSum:
-        """Its first half works at the sites, its second at the server."""
-        return RoundedGaussianSum(
-            float(self.clip), noise_multiplier=self.noise_multiplier, exact_up_to=_ONE_DRAW_A_ROUND
-        )
+    def mechanism(self) -> ClippedSum:
+        """What is done to every update, at the sites, before the noise."""
+        return ClippedSum(float(self.clip), self.units)
 
     def noised(self, total: npt.NDArray[np.int64], entropy: Entropy) -> npt.NDArray[np.int64]:
-        """Returns the sum, shape ``(d,)``, grid units, with the noise; public once its event is debited."""
-        return total + self.mechanism.noise(total.size, entropy)
+        """Returns the sum, shape ``(d,)``, grid units, with the noise; public once its event is debited.
+
+        Guarantees: the noise is drawn exactly, whatever its size and the model's: at one draw a round that is cheap.
+        """
+        return total + rounded_gaussian_exact(Fraction(self.noise_multiplier) * self.units, total.size, entropy)
 
     def event(self, count: int) -> GaussianEvent:
         """Returns the declared cost of ``count`` rounds."""

@@ -3,7 +3,7 @@
 Each site rounds its clipped update (or the sum of its clipped records) toward zero on a common integer grid, adds a
 Skellam share, and masks. Only the sum over survivors is opened. Skellam variables add up, so the noise in it is Skellam
 with the variance of all shares; whoever drops out or colludes takes a share away, and the price is that of the fewest
-shares the plan counts on (privacy-audit corrections, 5 to 7). More survivors earn no refund.
+shares the plan counts on (docs/privacy-rules.md, 5 to 7). More survivors earn no refund.
 
 Symbols: ``C`` clip, ``z`` noise multiplier, ``m`` contributions counted on, ``d`` entries of an update.
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from privacy.errors import ConfigError
+from simulations.bench.scored import mean
 from simulations.data.deal import KINDS
 from simulations.divided import Divided, measure_division
 from simulations.job import Job, resolve
@@ -60,7 +61,7 @@ def divide(job: Job) -> Divided:
 
 def whole_score(found: Divided) -> float:
     """Returns the score of the whole model, of its last exit."""
-    return next(part.score[-1] for part in found.parts if part.name == WHOLE)
+    return mean(part.score[-1] for part in found.parts if part.name == WHOLE)
 
 
 def _rows(name: str, seeds: int, progress: TextIO) -> list[dict[str, Any]]:

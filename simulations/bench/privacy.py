@@ -23,6 +23,7 @@ from privacy.dp.accounting import INTEGER_ORDERS
 from privacy.dp.events import Relation
 from privacy.dp.plan import DistributedPlan, SitePlan
 from privacy.dp.renyi import divergences
+from simulations.bench.scored import mean
 from simulations.job import Job, resolve
 from simulations.members import load_member_data
 from simulations.options import Options
@@ -99,7 +100,7 @@ def scored(job: Job, runs: int) -> dict[str, float]:
     data, found = load_member_data(job), []
     for _ in range(runs):
         model = federate(job, data)
-        found.append(statistics.fmean(model.score(site, data[site].test) for site in job.sites))
+        found.append(mean(model.score(site, data[site].test) for site in job.sites))
     return {"mean": statistics.fmean(found), "sd": statistics.stdev(found) if runs > 1 else 0.0}
 
 

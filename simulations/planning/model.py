@@ -16,7 +16,7 @@ from strategies.own_model import factory, made
 from strategies.task import Training
 from strategies.tracing import Inputs, trace
 
-_FEW_RECORDS = 32  # of a scenario that trains on all its records at once
+_FEW_RECORDS = 32  # of a scenario that trains on all its records at once, and does not say how many they are
 
 
 def analysed(name: str, *, train: bool, blocks: Sequence[str]) -> tuple[Analysis, str]:
@@ -44,10 +44,16 @@ def analysed(name: str, *, train: bool, blocks: Sequence[str]) -> tuple[Analysis
             f"there is no scenario {name!r}",
             hint=f"There are: {known}; or give module:factory for a model of your own.",
         )
-    task = load(name).task
-    inputs = (torch.zeros(task.training.batch or _FEW_RECORDS, task.n_inputs),)
-    module = build(task.model, task.n_inputs, seed=0)
-    return _analysed(module, inputs, train=train, blocks=blocks), task.training.optimizer
+    scenario = load(name)
+    task, batch = scenario.task, scenario.task.training.batch or scenario.rows_per_site
+    inputs = (torch.zeros(batch or _FEW_RECORDS, task.n_inputs),)
+    analysis = _analysed(build(task.model, task.n_inputs, seed=0), inputs, train=train, blocks=blocks)
+    if train and not batch:
+        note = (
+            f"it trains on all records of a site at once; memory and times are for {_FEW_RECORDS}, and grow with them"
+        )
+        analysis = replace(analysis, notes=(*analysis.notes, note))
+    return analysis, task.training.optimizer
 
 
 def with_records(name: str, *, train: bool, blocks: Sequence[str]) -> tuple[Analysis, Sample, Training]:

@@ -17,6 +17,7 @@ from server.exchange import Answers, Exchange
 from server.secure import SecureCollector
 from simulations.accounts import Accounts
 from simulations.data.datasets import SiteData
+from simulations.holder import Holder
 from simulations.job import Job
 from simulations.members import member_of
 from simulations.red.member import BrokenRun
@@ -93,8 +94,8 @@ def _unpaid(round_number: int) -> Callable[[], AbstractContextManager[None]]:
 
 
 def _other_job() -> AbstractContextManager[None]:
-    def misled(job: Job, data: SiteData, folder: Path, accounts: Accounts) -> SiteMember:
-        return member_of(replace(job, seed=job.seed + 1) if data.id == _ONE else job, data, folder, accounts)
+    def misled(job: Job, data: SiteData, folder: Path, accounts: Accounts, holder: Holder | None = None) -> SiteMember:
+        return member_of(replace(job, seed=job.seed + 1) if data.id == _ONE else job, data, folder, accounts, holder)
 
     return swapped(member_of, misled)
 

@@ -58,11 +58,19 @@ def evidence_in(folder: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in paths.items() if path.is_file()}
 
 
-def verified(signed: bytes, trusted: Collection[bytes], model_sha256: str, files: dict[str, bytes]) -> Verdict:
+def verified(
+    signed: bytes,
+    trusted: Collection[bytes],
+    model_sha256: str,
+    files: dict[str, bytes],
+    *,
+    auditors: Collection[bytes] = (),
+) -> Verdict:
     """Verifies a report with all that is at hand, by a reader's trusted keys; raises as ``verify``."""
     return verify(
         signed,
         trusted=trusted,
+        auditors=auditors,
         model_sha256=model_sha256,
         transcript=files.get("transcript"),
         ledgers=files.get("ledgers"),

@@ -117,7 +117,8 @@ def _bent_audit(member: BentAudit, folder: Path) -> Outcome:
     try:
         signed = report.audited(subject.signed, [found.claim], key, datetime.now(UTC))
         files = {**evidence_in(folder), "canaries": found.lines}
-        return _judged(verified(signed, {key.public_key, *_listed(folder)}, Papers.of(folder).model_sha256, files))
+        digest, auditors = Papers.of(folder).model_sha256, {key.public_key}
+        return _judged(verified(signed, _listed(folder), digest, files, auditors=auditors))
     except FederationError as error:
         return Rejected("verify", str(error))
 
@@ -165,7 +166,7 @@ def _audited(folder: Path, settings: Settings) -> Outcome:
     signed = report.audited(subject.signed, found.claims, key, datetime.now(UTC))
     papers = Papers.of(folder)
     files = {**evidence_in(folder), "canaries": found.scores}
-    outcome = _judged(verified(signed, {key.public_key, *_listed(folder)}, papers.model_sha256, files))
+    outcome = _judged(verified(signed, _listed(folder), papers.model_sha256, files, auditors={key.public_key}))
     return replace(outcome, by="audit") if isinstance(outcome, Rejected) else outcome
 
 

@@ -28,6 +28,7 @@ from simulations.options import Options
 from simulations.outcome import Outcome
 from simulations.pieces import Pieces
 from simulations.progress import PlainObserver
+from strategies.secure_sum import FRACTION_BITS
 from strategies.task import SiteId
 from tests.simulations import finished
 
@@ -40,10 +41,11 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return finished.outcome(folder, "digits-chain", rounds=2, settings=SHORT)
 
 
-def test_split_training_ends_bit_for_bit_where_the_whole_model_ends(ran: Outcome) -> None:
+def test_split_training_ends_where_the_whole_model_ends(ran: Outcome) -> None:
+    """To the rounding of two masked sums, half a unit of the grid each: of the ends alone, a site blurs other bits."""
     whole = reference.federate(ran.job, ran.data)
     delivered = Pieces.of_run(ran.job, ran.trained.model, Path(ran.folder))
-    np.testing.assert_array_equal(delivered.model, whole.model)
+    np.testing.assert_allclose(delivered.model, whole.model, rtol=0, atol=2 * 2.0**-FRACTION_BITS)
     assert not np.array_equal(delivered.model, ran.job.initial)
 
 
@@ -57,6 +59,7 @@ def test_the_closing_table_shows_both_scores_side_by_side(ran: Outcome) -> None:
         f"the whole model at every site 13,130 {ends.score[0]:.3f}",
         "UNPROTECTED: a0, a1, a2, a3, a4, a5, a6, a7, a8, a9 showed centre the activations and gradients of records",
         "as they are: the images are public",
+        "a cut changes what is learnt without privacy by rounding alone. In a private run the piece at centre keeps",
     ):
         assert phrase in text
 

@@ -4,7 +4,6 @@ One run of the hospitals, of which VA never answers: three hold the outer region
 """
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +11,8 @@ import pytest
 
 from privacy.audit import division_words, schemas
 from privacy.audit.verify import verify
-from server.claims import PrivacyClaim
 from simulations.divided import Baseline, Divided, PartFound, RegionFound
-from simulations.evidence import assumptions, not_protected, predicate, server_view
+from simulations.evidence import predicate, server_view
 from simulations.job import resolve
 from simulations.options import Options
 from simulations.outcome import Outcome
@@ -76,7 +74,7 @@ def test_a_whole_model_is_told_of_as_ever(whole: Outcome) -> None:
         assert absent not in text
 
 
-def parts(*scores: float, smallest: float, strong: float | None = None, exits: bool = False) -> Divided:
+def parts(*scores: float | None, smallest: float | None, strong: float | None = None, exits: bool = False) -> Divided:
     """Three sites with the large part and one with the small one, all scored at all four."""
     everybody = tuple(map(SiteId, "abcd"))
     large, small = scores
@@ -92,7 +90,7 @@ def parts(*scores: float, smallest: float, strong: float | None = None, exits: b
 
 
 def compared(found: Divided, *, private: bool = False) -> list[str]:
-    listed = submodels(found, lambda score: None if math.isnan(score) else f"{score:.4f}")
+    listed = submodels(found, lambda score: None if score is None else f"{score:.4f}")
     rows = {"a": 10, "b": 20, "c": 30, "d": 40}
     return division_words.about_baselines(listed, rows, str, private=private)
 
@@ -131,8 +129,8 @@ def test_one_part_has_nothing_to_be_compared_with() -> None:
 
 
 def test_a_score_that_is_no_number_is_not_compared() -> None:
-    assert compared(parts(math.nan, 0.7, smallest=0.9, strong=0.9)) == []
-    (line,) = compared(parts(0.8, 0.7, smallest=math.nan, strong=0.9))
+    assert compared(parts(None, 0.7, smallest=0.9, strong=0.9)) == []
+    (line,) = compared(parts(0.8, 0.7, smallest=None, strong=0.9))
     assert line.startswith("The sites with the largest model alone do better")
 
 
@@ -170,7 +168,7 @@ def test_the_summary_fits_its_schema(parted: Outcome, whole: Outcome) -> None:
     schemas.check("simulate-v1", result)
     found = result["submodels"]
     assert found["parts"][1]["sites"] == ["switzerland"]
-    assert found["parts"][0]["score"] == [round(divided(parted).parts[0].score[0], 6)]
+    assert found["parts"][0]["score"] == [pytest.approx(divided(parted).parts[0].score[0], abs=1e-6)]
     assert (found["floor"], found["slack"]) == (3, 0)
     assert [region["still"] for region in found["regions"]] == [0, 2]
     assert (found["baselines"]["smallest"]["part"], found["baselines"]["strong"]["part"]) == ("narrow", "whole")
@@ -245,11 +243,18 @@ LIMITS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+def limits(found: Outcome) -> list[str]:
+    """What the report of a run says about its limits."""
+    signed = (Path(found.folder) / "transcript" / "secagg.jsonl").read_bytes()
+    body = predicate(found, model_sha256="0" * 64, signer={}, cosigners={}, transcript=signed)
+    return [*body["not_protected"], *body["assumptions"]]
+
+
 @pytest.mark.parametrize(("privacy", "said", "unsaid"), LIMITS.values(), ids=LIMITS.keys())
 def test_the_limits_of_a_divided_model_are_said(
     parted: Outcome, privacy: tuple[str, ...], said: tuple[str, ...], unsaid: tuple[str, ...]
 ) -> None:
-    lines = not_protected(with_privacy(parted, *privacy))
+    lines = limits(with_privacy(parted, *privacy))
     text = " ".join(lines)
     always = (
         "The server sees sums of regions of the model, each over at least 3 of 4 sites; in league with 1 of them",
@@ -266,13 +271,13 @@ def test_the_limits_of_a_divided_model_are_said(
 
 
 def test_nothing_of_that_is_said_of_a_whole_model(whole: Outcome) -> None:
-    text = " ".join([*not_protected(whole), *assumptions(whole), server_view(whole)])
+    text = " ".join([*limits(whole), server_view(whole)])
     for absent in ("egion", "sub-model", "Private parameters", "slack"):
         assert absent not in text
 
 
 def test_without_private_parameters_none_are_named(parted: Outcome) -> None:
-    assert "Private parameters" not in " ".join(not_protected(with_privacy(parted, private=False)))
+    assert "Private parameters" not in " ".join(limits(with_privacy(parted, private=False)))
 
 
 def test_private_parameters_alone_are_no_unequal_sub_models(parted: Outcome) -> None:
@@ -282,18 +287,10 @@ def test_private_parameters_alone_are_no_unequal_sub_models(parted: Outcome) -> 
         parted,
         divided=replace(found, regions=(RegionFound(("cleveland", "hungarian", "switzerland", "va"), 224, 0),)),
     )
-    text = " ".join(not_protected(alone))
+    text = " ".join(limits(alone))
     assert "Private parameters never leave their site" in text
     assert "The server sees sums over at least 3 of 4 sites" in text
     assert "malicious" not in text
-
-
-def test_regions_of_different_sizes_have_shares_of_different_sizes(parted: Outcome) -> None:
-    """The claim is about all regions, so what it rests on in each of them is said."""
-    job = replace(parted.job, privacy=("distributed",))
-    claim = PrivacyClaim("distributed", {})
-    text = " ".join(assumptions(replace(parted, job=job, claims=(claim,))))
-    assert "A region with more holders than the fewest gets a smaller share of noise from each" in text
 
 
 def test_what_the_server_sees_counts_the_weakest_region(parted: Outcome) -> None:

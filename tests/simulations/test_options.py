@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privacy.errors import ConfigError
-from simulations.options import Options, parse_settings
+from simulations.options import Options, parse_settings, to_whole
 
 names = st.text(st.characters(categories=["L", "N"], include_characters="._-"), min_size=1, max_size=12)
 values = st.text(st.characters(exclude_categories=["C"]), max_size=12).map(str.strip)
@@ -47,12 +47,23 @@ def test_the_run_configuration_is_the_same_options(given_options: Options) -> No
         {"privacy": "recrod"},
         {"set": "learning_rate"},
         {"set": "a=1 a=2"},
+        {"set": "'"},
+        {"rounds": 2**53},
+        {"rounds": 9223372036854775807},
+        {"sites": 2**53},
     ],
 )
 def test_bad_run_configurations_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         Options.from_run_config(bad)
     assert 1 <= len(caught.value.lines()) <= 2
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "9007199254740992", "1e300", "inf", "many"])
+def test_a_whole_number_is_one_that_a_job_can_hold(text: str) -> None:
+    with pytest.raises(ConfigError):
+        to_whole("local_steps", text, low=0)
+    assert to_whole("local_steps", "9007199254740991", low=0) == 2**53 - 1
 
 
 def test_flowers_numbers_become_exact_decimals() -> None:

@@ -131,6 +131,23 @@ def test_a_scenarios_own_optimizer_is_the_default(here: Path, capsys: pytest.Cap
     assert as_json(capsys, "plan_models:mlp", "--devices", DEVICES)["work"]["optimizer"] == "adam"
 
 
+def test_memory_is_for_the_records_of_a_step_or_the_sheet_says_what_it_is_for(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hospitals train on all records at once, and how many a site has is not in their study."""
+
+    def told(name: str, *more: str) -> tuple[int, bool]:
+        found = as_json(capsys, name, "--devices", DEVICES, *more)["analysis"]
+        return found["records"], any("all records of a site at once" in note for note in found["notes"])
+
+    capped = 'based_on = "hospitals"\nname = "capped"\ntitle = "x"\n[data]\nrows_per_site = 300\n'
+    (here / "capped.toml").write_text(capped)
+    assert told("hospitals") == (32, True)
+    assert told("hospitals", "--inference") == (32, False)
+    assert told("banks") == (60, False)
+    assert told("capped.toml") == (300, False)
+
+
 def test_the_pieces_hold_every_key_once_and_fit(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert here.exists()
     result = as_json(capsys, "plan_models:mlp", "--devices", str(two_small(here)))

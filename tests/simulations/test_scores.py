@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,17 @@ from scipy import stats
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 
 from clients.records import Records
-from clients.scores import Scorer, hanley_mcneil, wilson
+from clients.scores import Scorer, hanley_mcneil, mean_known, wilson
+from privacy.audit import schemas
+from privacy.audit.verify import verify
+from simulations.evidence import predicate
 from simulations.job import resolve
 from simulations.options import Options
+from simulations.summary import to_json
 from strategies.contribution import Vector
 from strategies.models import build, to_vector
-from strategies.task import Feature, ModelSpec, Target, Task, Training
+from strategies.task import Feature, ModelSpec, SiteId, Target, Task, Training
+from tests.simulations import finished
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 16), (13, 16), (82, 104), (45, 45)])
@@ -105,3 +111,53 @@ def test_the_area_is_of_the_last_exits_logit() -> None:
     assert which.score(model, records) == which.score_exit(model, records, 1)
     assert which.score(model, records) != which.score_exit(model, records, 0)
     assert which.constant(1.0, records) == 0.5
+
+
+def test_there_is_no_area_without_both_classes_and_numbers() -> None:
+    spec = ModelSpec("logistic")
+    model, records = drawn(spec)
+    area = Scorer(replace(scorer(spec).task, metric="auc"))
+    share = scorer(spec)
+    ill = replace(records, y=np.ones_like(records.y))
+    assert area.score(model, records) is not None
+    assert area.score(model, ill) is area.judged(model, ill)[0] is None
+    assert area.score_probabilities(area.judged(model, ill)[1], ill) is None
+    assert area.interval(None, ill) is None
+    assert area.score(np.full_like(model, 3e38), records) is None
+    assert share.score(model, ill) is not None
+
+
+def test_a_mean_is_of_the_scores_that_there_are() -> None:
+    assert mean_known([0.5, None, 0.7]) == 0.6
+    assert mean_known([None, None]) is None
+
+
+def test_a_run_is_told_of_where_a_site_has_no_score(tmp_path: Path) -> None:
+    """Table, object, signed report and page have a dash, and every mean leaves the site out."""
+    example = Path(__file__).parents[2] / "docs" / "examples" / "own-data"
+    for name in ("clinics.toml", "north.csv", "harbour.csv", "valley.csv"):
+        (tmp_path / name).write_text((example / name).read_text("utf-8"))
+    head, *rows = (tmp_path / "valley.csv").read_text().splitlines()
+    assert head.endswith("ill")
+    (tmp_path / "valley.csv").write_text("\n".join([head, *(row.rpartition(",")[0] + ",1" for row in rows)]) + "\n")
+    (tmp_path / "auc.toml").write_text('based_on = "clinics.toml"\nname = "auc"\ntitle = "x"\nmetric = "auc"\n')
+    found = finished.outcome(tmp_path / "run", str(tmp_path / "auc.toml"), rounds=1)
+    known = [found.together[SiteId(site)] for site in ("north", "harbour")]
+    assert found.together[SiteId("valley")] is None
+    assert found.means()["together"] == pytest.approx(sum(score or 0.0 for score in known) / 2)
+    told = to_json(found)
+    schemas.check("simulate-v1", told)
+    assert [site["interval"] is None for site in told["sites"]] == [False, False, True]
+    text = finished.shown(found)
+    assert "valley 39 21 - - - - - -" in text
+    assert "in no mean, where all test rows have one class: valley." in text
+    folder = Path(found.folder)
+    signed = predicate(found, model_sha256="0" * 64, signer={}, cosigners={})
+    assert signed["utility"]["sites"][2]["interval"] is signed["utility"]["sites"][2]["together"] is None
+    assert "together –" in (folder / "report.html").read_text("utf-8")
+    verdict = verify(
+        (folder / "report.html").read_bytes(),
+        self_signed=True,
+        transcript=(folder / "transcript" / "secagg.jsonl").read_bytes(),
+    )
+    assert {claim.id for claim in verdict.claims if claim.verdict != "holds"} == {"model.digest"}, verdict.lines()

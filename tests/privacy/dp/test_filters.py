@@ -131,7 +131,7 @@ def test_the_order_is_the_one_that_allows_most_of_the_typical_event(typical: Eve
 
 
 def test_the_cost_of_a_filter_for_life_beside_one_frozen_run() -> None:
-    """privacy-audit corrections, 3: RDP gives 1.150 for PLD's 1.000 and .122 for .100, full batches, delta 1e-3.
+    """docs/privacy-rules.md, 3: RDP gives 1.150 for PLD's 1.000 and .122 for .100, full batches, delta 1e-3.
 
     The Gaussian filter gives nothing away there; what one order costs beyond RDP's best is what its optimum says.
     """

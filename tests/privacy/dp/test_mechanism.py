@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats
 
+from privacy.dp import noise
 from privacy.dp.events import Arithmetic
 from privacy.dp.mechanism import GRID, RoundedGaussianSum
 from privacy.dp.noise import EXACT_UP_TO, Entropy, poisson_mask, rounded_gaussian, rounded_gaussian_exact
@@ -54,9 +55,10 @@ def test_no_records_are_zero() -> None:
 
 
 @pytest.mark.parametrize("exact_up_to", [0, EXACT_UP_TO])
-def test_the_noise_has_the_declared_scale_and_shape(exact_up_to: int) -> None:
+def test_the_noise_has_the_declared_scale_and_shape(exact_up_to: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A1 and A2 of the conformance tests: scale by chi-square, shape by Kolmogorov-Smirnov; fixed key, so no luck."""
-    mechanism = RoundedGaussianSum(clip=0.5, noise_multiplier=3.0, exact_up_to=exact_up_to)
+    monkeypatch.setattr(noise, "EXACT_UP_TO", exact_up_to)
+    mechanism = RoundedGaussianSum(clip=0.5, noise_multiplier=3.0)
     draws = mechanism.add_noise(np.zeros(200_000, dtype=np.int64), lambda n: b"\x07" * n) / (0.5 * 3.0)
     statistic = float(np.square(draws).sum())
     assert 1e-4 < stats.chi2.cdf(statistic, len(draws)) < 1 - 1e-4
@@ -68,15 +70,19 @@ def test_the_noise_has_the_declared_scale_and_shape(exact_up_to: int) -> None:
     [(8, rounded_gaussian_exact, Arithmetic.INTEGER_EXACT), (9, rounded_gaussian, Arithmetic.FLOAT)],
 )
 def test_the_arithmetic_said_is_the_arithmetic_used(
-    size: int, sampler: Callable[[float, int, Entropy], np.ndarray], said: Arithmetic
+    size: int,
+    sampler: Callable[[float, int, Entropy], np.ndarray],
+    said: Arithmetic,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The sum passes through unrounded: total and noise add up on the grid before the grid is left."""
-    mechanism = RoundedGaussianSum(clip=0.5, noise_multiplier=3.0, exact_up_to=8)
+    monkeypatch.setattr(noise, "EXACT_UP_TO", 8)
+    mechanism = RoundedGaussianSum(clip=0.5, noise_multiplier=3.0)
     total = np.arange(size, dtype=np.int64) * 12_345
     released = mechanism.add_noise(total, lambda n: b"\x07" * n)
-    noise = sampler(3.0 * GRID, size, lambda n: b"\x07" * n)
+    drawn = sampler(3.0 * GRID, size, lambda n: b"\x07" * n)
     assert mechanism.arithmetic(size) is said
-    assert (released == (total + noise) * (0.5 / GRID)).all()
+    assert (released == (total + drawn) * (0.5 / GRID)).all()
 
 
 def test_noise_is_exact_unless_it_is_dear() -> None:

@@ -153,7 +153,7 @@ def test_no_integer_vector_within_the_2_norm_exceeds_the_1_norm(entries: list[in
     ("counted", "dimension", "count"), [(4, 2048, 20), (8, 65536, 50), (16, 2**20, 50), (2, 14, 17)]
 )
 def test_distributed_noise_costs_what_the_gaussian_costs(counted: int, dimension: int, count: int) -> None:
-    """privacy-audit corrections, 6: with rounding toward zero and 12-bit shares the grid costs nothing to speak of."""
+    """docs/privacy-rules.md, 6: with rounding toward zero and 12-bit shares the grid costs nothing to speak of."""
     event = DistributedNoise(Decimal(1), Decimal(4), counted, dimension).event(count)
     gaussian, _ = rdp.compute_epsilon(INTEGER_ORDERS, [count * a / 32 for a in INTEGER_ORDERS], 1e-5)
     assert gaussian < epsilon([event], DELTA, ZERO_OUT, "RDP") <= gaussian + 1e-3

@@ -3,6 +3,8 @@
 import base64
 import json
 import shutil
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,13 @@ from privacy.audit import statement
 from privacy.audit.audited import original
 from privacy.audit.envelope import decode
 from privacy.audit.html import page
+from privacy.audit.verify import embedded_envelope
 from privacy.keys.signing import SigningKey
+from privacy.store.run_folder import RunFolder
+from simulations.audit import command as audit_command
 from simulations.audit.command import AUDIT_FILE, AUDIT_PAGE_FILE, AUDIT_TRUST_FILE
+from simulations.audit.measure import Measured
+from simulations.audit.subject import Subject
 
 QUICK = ("--canaries", "2048")
 
@@ -42,7 +49,9 @@ def audited(home: Path, tmp_path: Path) -> Path:
 
 
 def body(path: Path) -> dict[str, Any]:
-    return statement.decode(decode(path.read_bytes()).payload).predicate
+    data = path.read_bytes()
+    signed = embedded_envelope(data) if path.suffix == ".html" else data
+    return statement.decode(decode(signed).payload).predicate
 
 
 def test_the_run_is_as_it_was_and_the_audit_lies_beside_it(home: Path) -> None:
@@ -112,6 +121,41 @@ def test_a_second_audit_by_a_lasting_key_takes_the_place_of_the_first(
     assert "auditor.key" in err
 
 
+class KilledError(BaseException):
+    """The process, at that point."""
+
+
+@pytest.mark.parametrize("killed_after", range(8))
+def test_an_audit_that_is_killed_leaves_no_report_beside_the_scores_of_another(
+    audited: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
+) -> None:
+    """Before and after everything that is written or removed."""
+    subject, key = Subject.of(RunFolder(audited)), SigningKey(bytes(32))
+    claims = tuple(one for one in body(audited / AUDIT_FILE)["claims"] if one["id"].startswith("audit."))
+    scores = audited / "transcript" / "canaries.jsonl"
+    other = Measured(claims, scores.read_bytes() + b"\n", ())
+    steps = iter(range(killed_after))
+
+    def stepping(real: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*given: Any) -> Any:
+            if next(steps, None) is None:
+                raise KilledError
+            return real(*given)
+
+        return step
+
+    monkeypatch.setattr(RunFolder, "write", stepping(RunFolder.write))
+    monkeypatch.setattr(RunFolder, "remove", stepping(RunFolder.remove))
+    with suppress(KilledError):
+        audit_command._written(subject.folder, subject, other, key)
+    reports = [audited / name for name in (AUDIT_FILE, AUDIT_PAGE_FILE) if (audited / name).exists()]
+    ours = scores.read_bytes() == other.scores
+    assert [base64.b64decode(body(path)["signer"]["public_key"]) == key.public_key for path in reports] == [
+        ours for _ in reports
+    ]
+    assert reports or 0 < killed_after < 7
+
+
 def test_what_cannot_be_audited_is_refused_and_nothing_is_written(
     audited: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -128,7 +172,7 @@ def test_what_cannot_be_audited_is_refused_and_nothing_is_written(
     (audited / "run.toml").write_text(settings.replace('scenario = "hospitals"', 'scenario = "digits"'))
     assert "other settings" in refused(str(audited))
     (audited / "run.toml").write_text("nothing")
-    assert "cannot be read" in refused(str(audited))
+    assert "run.toml" in refused(str(audited))
     (audited / "run.toml").write_text(settings)
     model = audited / "model.safetensors"
     model.write_bytes(model.read_bytes()[:-1] + b"\x00")
