@@ -1,7 +1,8 @@
 """A report that an auditor took up: the run's own report inside, whole and signed, and beside it what was measured.
 
 Nothing of the run's report is edited: all but signer, cosigners and the added claims must be what the report inside
-says. So a reader checks one file, and sees who vouches for the run and who for the measurements.
+says. So a reader checks one file, and sees who vouches for the run and who for the measurements: that is somebody else,
+whose key is none of those that the report inside lists.
 """
 
 import base64
@@ -80,11 +81,11 @@ def predicate(
 
 
 def as_made(report: Statement) -> Statement:
-    """Returns a report as if the run itself had made all of its claims, so that they can be checked alike."""
+    """Returns a report as if the run had signed all of its claims, so that they are checked alike; still an audit."""
     if report.predicate["audited"] is None:
         return report
     found = inside(report)
-    own = {name: found.report.predicate[name] for name in ("signer", "cosigners", "audited")}
+    own = {name: found.report.predicate[name] for name in ("signer", "cosigners")}
     return replace(report, predicate={**report.predicate, **own})
 
 
@@ -95,6 +96,8 @@ def contradictions(report: Statement, found: Original) -> Iterator[str]:
         yield "the report inside has another SHA-256 than is told"
     if outer["signer"]["role"] != "auditor" or outer["cosigners"]:
         yield "an audited report is signed by its auditor, and lists no cosigners"
+    if report.public_key in {found.report.public_key, *found.report.cosigners.values()}:
+        yield "the audit is signed by a key that signs the report inside: nobody audits a run of their own"
     if (report.subject_name, report.subject_sha256) != (found.report.subject_name, found.report.subject_sha256):
         yield "the audit is about another model file than the report inside"
     changed = [name for name in outer if name not in _OWN and outer[name] != inner[name]]
@@ -103,6 +106,8 @@ def contradictions(report: Statement, found: Original) -> Iterator[str]:
     known, added = outer["claims"][: len(inner["claims"])], outer["claims"][len(inner["claims"]) :]
     if known != inner["claims"] or not all(claim["id"].startswith(ADDED) for claim in added):
         yield "the audit changes, drops or adds other claims than measured ones"
+    if any(claim["id"].startswith(ADDED) for claim in known):
+        yield "the report inside claims attacks itself, which only an auditor does"
     try:
         if datetime.fromisoformat(outer["audited"]["made"]) < datetime.fromisoformat(inner["run"]["finished"]):
             yield "the audit was made before the run was over"

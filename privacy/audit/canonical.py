@@ -1,8 +1,8 @@
 """JSON with exactly one spelling: RFC 8785 out, and in only what RFC 8785 would have written.
 
 Whatever a stranger sends ends in a value or a ``ConfigError``. Signed numbers are integers or decimal *strings*, so
-fractions are refused outright; control and text-direction characters are refused because names from a report are
-printed to terminals.
+fractions are refused outright; control characters, those that set the direction of text and those that nobody sees are
+refused, because names from a report are printed to terminals and compared by eye.
 """
 
 import json
@@ -19,7 +19,7 @@ MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 16
 """Deepest nesting; a report has 8."""
 
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
 
 
 def dumps(value: Any) -> bytes:
@@ -74,7 +74,7 @@ def _check_content(value: Any, what: str) -> None:
         if depth > MAX_DEPTH:
             raise ConfigError(f"{what} is nested too deeply")
         if isinstance(item, str) and _UNPRINTABLE.search(item):
-            raise ConfigError(f"{what} holds a control character")
+            raise ConfigError(f"{what} holds a control character, or one that nobody sees")
         if isinstance(item, Mapping):
             open_values.extend((key, depth) for key in item)
             open_values.extend((child, depth + 1) for child in item.values())

@@ -220,7 +220,7 @@ def summary(claim: Mapping[str, Any]) -> str:
     opened = [attempt for attempt in claim["attempts"] if attempt["aborted"] is None]
     sizes = " or ".join(map(str, sorted({len(attempt["survivors"]) for attempt in opened})))
     aborted = len(claim["attempts"]) - len(opened)
-    nothing = f", {words.count(aborted, 'attempt')} opened nothing" if aborted else ""
+    nothing = f", {words.count(aborted, 'attempt')}, says the coordinator, opened nothing" if aborted else ""
     covers = [region["holders"] for attempt in opened if is_divided(attempt) for region in attempt["regions"]]
     regions = f", each sum of a region over at least {min(covers)} sites" if covers else ""
     cover = "{} in that of a region, " if covers else ""
@@ -232,5 +232,5 @@ def summary(claim: Mapping[str, Any]) -> str:
     )
     return (
         f"the roster's keys signed {words.count(len(opened), 'sum')} over {sizes} sites{regions}, one model root "
-        f"each{nothing};{limits} not shown: whose keys these are, how sites trained"
+        f"each{nothing};{limits} not shown: whose keys these are, how sites trained, that no other sum was opened"
     )

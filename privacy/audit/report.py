@@ -85,7 +85,8 @@ def trusted_keys(data: bytes) -> bytes:
 
 def _keys(report: Statement) -> Iterator[str]:
     signer = report.predicate["signer"]
-    yield from (f"# {_ROLES[signer['role']]}", signer["public_key"])
+    role = f" {signing.AUDITOR}" if signer["role"] == "auditor" else ""
+    yield from (f"# {_ROLES[signer['role']]}", signer["public_key"] + role)
     for entry in report.predicate["cosigners"]:
         yield from (f"# {entry['site']}", f"{entry['public_key']} {signing.COSIGNER}")
 

@@ -4,11 +4,12 @@ A site's signature says that what the report tells about that site is what the s
 vouch for the rest, and a report without it stands: a site may be away, or refuse.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from privacy.audit import envelope, transcript
+from privacy.audit import envelope, transcript, words
+from privacy.audit.audited import ADDED
 from privacy.audit.envelope import Envelope
 from privacy.audit.statement import Statement
 from privacy.errors import VerificationError
@@ -21,24 +22,31 @@ class Signed:
 
     Attributes:
       signer: Key id of the signer, whose signature is always there.
-      sites: Cosigning sites that signed.
+      sites: Cosigning sites that signed, each with the key id that the report lists for it.
       absent: Those that did not.
-      trusted: Key ids of the reader's trust set, cosigners' included, that signed.
+      trusted: Key ids of the reader's trust set, in whatever role, that signed; ``None`` without such a set.
       unknown: Key ids that signed, and that neither the report nor the reader knows: of them nothing was checked.
     """
 
     signer: str
-    sites: tuple[str, ...]
+    sites: Mapping[str, str]
     absent: tuple[str, ...]
-    trusted: frozenset[str]
+    trusted: frozenset[str] | None
     unknown: tuple[str, ...]
 
     @property
     def who(self) -> str:
-        """Who signed and who did not, in words."""
-        named = f", {', '.join(self.sites)}" if self.sites else ""
+        """Who signed and who did not, in words: that a key is a site's is at first only what the report says."""
+        signer = f"key {self.signer[:16]} signed it"
         without = f" (not: {', '.join(self.absent)})" if self.absent else ""
-        return f"key {self.signer[:16]}{named}{without}"
+        if not self.sites:
+            return signer + (f"; no site that it lists did{without}" if self.absent else "")
+        if self.trusted is None:
+            whose = "the report alone says that these keys are theirs"
+        else:
+            known = sum(key in self.trusted for key in self.sites.values())
+            whose = f"you trust {known} of their {words.count(len(self.sites), 'key')}"
+        return f"{signer}; listed as signed by {', '.join(self.sites)}{without}: {whose}"
 
 
 def read(sealed: Envelope, report: Statement, trust: Trust | None = None) -> Signed:
@@ -54,33 +62,38 @@ def read(sealed: Envelope, report: Statement, trust: Trust | None = None) -> Sig
     signer, sites = keyid(report.public_key), {site: keyid(key) for site, key in report.cosigners.items()}
     if signer not in sealed.keyids:
         raise VerificationError(f"the report names key {signer[:16]} as its signer, which has not signed it")
-    trusted = frozenset() if trust is None else trust.signers | trust.cosigners
-    unknown = envelope.check_signatures(sealed, {report.public_key, *report.cosigners.values(), *trusted})
+    trusted = None if trust is None else frozenset(keyid(key) for key in trust.keys)
+    known = {report.public_key, *report.cosigners.values(), *(() if trust is None else trust.keys)}
+    unknown = envelope.check_signatures(sealed, known)
     there = set(sealed.keyids)
     return Signed(
         signer=signer,
-        sites=tuple(site for site, named in sites.items() if named in there),
+        sites={site: named for site, named in sites.items() if named in there},
         absent=tuple(site for site, named in sites.items() if named not in there),
-        trusted=frozenset(there & {keyid(key) for key in trusted}),
+        trusted=None if trusted is None else trusted & there,
         unknown=unknown,
     )
 
 
-def problems(signed: Signed, trust: Trust | None = None) -> Iterator[str]:
+def problems(signed: Signed, trust: Trust | None = None, *, audit: bool = False) -> Iterator[str]:
     """Yields why signatures that fit are not those of anybody whom a reader knows, in words.
 
     Args:
       signed: What ``read`` found.
       trust: Whom the reader trusts; ``None`` if that is not in question.
+      audit: Whether they signed an audit, which its auditor signs, or a run's own report.
     """
     for stranger in signed.unknown:
         yield f"key {stranger[:16]} signed too, which neither the report names nor the reader trusts"
-    if trust is None or signed.signer in {keyid(key) for key in trust.signers}:
+    if trust is None:
         return
-    if signed.signer in signed.trusted:
-        yield f"signed by key {signed.signer[:16]}, which is trusted beside a signer, and not as one"
+    if signed.signer in {keyid(key) for key in (trust.auditors if audit else trust.signers)}:
+        return
+    if signed.signer in (signed.trusted or ()):
+        role = "auditor" if audit else "signer of a run's report"
+        yield f"signed by key {signed.signer[:16]}, which is trusted, and not as {'an' if audit else 'the'} {role}"
     else:
-        yield f"signed by key {signed.signer[:16]}, which is not among the {len(trust.signers)} trusted"
+        yield f"signed by key {signed.signer[:16]}, which is not among the {len(trust.keys)} trusted"
 
 
 def other_keys(report: Statement, signed_rounds: bytes) -> Iterator[str]:
@@ -103,6 +116,8 @@ def contradictions(report: Statement) -> Iterator[str]:
     body = report.predicate
     if body["signer"]["role"] == "auditor":
         yield "an auditor signs a report that has the audited one inside, and nothing else"
+    if body["audited"] is None and any(claim["id"].startswith(ADDED) for claim in body["claims"]):
+        yield "attacks are claimed by an auditor, around a run's report, and not by the run itself"
     sites = [entry["site"] for entry in body["cosigners"]]
     if any(first >= second for first, second in pairwise(sites)):
         yield "the cosigners are not in the order of their names, or one is there twice"

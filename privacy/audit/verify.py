@@ -22,6 +22,7 @@ from privacy.audit import (
     crossings,
     envelope,
     ledger_chain,
+    limits,
     masked_rounds,
     pricing,
     real_run,
@@ -39,6 +40,8 @@ from privacy.audit.statement import Statement
 from privacy.audit.transcript import TRANSCRIPT_FILE
 from privacy.errors import ConfigError, FederationError, UnsupportedEventError, VerificationError
 from privacy.keys.signing import Trust
+
+_SCHEMA = "collegium/verify/v1"
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         """Returns the object of ``schemas/verify-v1.json``."""
         return {
-            "schema": "collegium/verify/v1",
+            "schema": _SCHEMA,
             "ok": self.ok,
             "authentic": self.authentic,
             "claims": [
@@ -86,6 +89,11 @@ class Verdict:
                 for claim in self.claims
             ],
         }
+
+
+def failure(error: FederationError) -> dict[str, Any]:
+    """Returns the object of ``schemas/verify-v1.json`` for what ended without a verdict; ``exit_code`` says how bad."""
+    return {"schema": _SCHEMA, "ok": False, "authentic": False, "claims": [], "error": str(error)}
 
 
 def exit_code(outcome: Verdict | FederationError) -> int:
@@ -100,6 +108,7 @@ def verify(  # noqa: PLR0913 - each part of the evidence may be at hand or not
     *,
     trusted: Collection[bytes] | None = None,
     cosigners: Collection[bytes] = (),
+    auditors: Collection[bytes] = (),
     self_signed: bool = False,
     threshold: int = 1,
     model_sha256: str | None = None,
@@ -113,14 +122,16 @@ def verify(  # noqa: PLR0913 - each part of the evidence may be at hand or not
     """Checks a report from a stranger.
 
     Guarantees: any bytes end in a ``Verdict`` or one of the errors below; a signature that does not fit, or by a key
-    that neither the report names nor the reader trusts, never passes. ``authentic`` is true only if the signer, that of
-    a report inside as well, is among ``trusted``, and at least ``threshold`` keys of ``trusted`` and ``cosigners`` in
-    all have signed; or if ``self_signed`` was asked for, which shows integrity since signing and not who signed.
+    that neither the report names nor the reader trusts, never passes. ``authentic`` is true only if the signer of the
+    run's report is among ``trusted``, that of an audit around it among ``auditors``, and at least ``threshold`` keys of
+    the three sets have signed; or if ``self_signed`` was asked for, which shows integrity since signing and not who
+    signed. It is never true of a page that was found to show something else than the report in it.
 
     Args:
       data: ``report.dsse.json`` or ``report.html``. Untrusted.
-      trusted: Raw public keys whose reports are believed to be theirs; None leaves authenticity unchecked.
+      trusted: Raw public keys whose reports of runs are believed to be theirs; None leaves authenticity unchecked.
       cosigners: Raw public keys that count towards the threshold beside a signer's; a report of theirs is not believed.
+      auditors: Raw public keys whose audits are believed to be theirs; a run's own report of theirs is not believed.
       self_signed: Accept the keys inside the report. Not together with ``trusted``.
       threshold: Trusted keys that must have signed: at least 1, at most as many as there are.
       model_sha256: Hex digest of the model file at hand, if there is one.
@@ -135,7 +146,7 @@ def verify(  # noqa: PLR0913 - each part of the evidence may be at hand or not
       ConfigError: Not a report, a version that is not known, cut short, or not in its one canonical form.
       VerificationError: The signature does not fit.
     """
-    trust = None if trusted is None else Trust(frozenset(trusted), frozenset(cosigners))
+    trust = None if trusted is None else Trust(frozenset(trusted), frozenset(cosigners), frozenset(auditors))
     _check_reader(trust, threshold, self_signed=self_signed)
     if len(data) > MAX_BYTES:
         raise ConfigError(f"the file is larger than {MAX_BYTES // 2**20} MB: no report is")
@@ -146,7 +157,8 @@ def verify(  # noqa: PLR0913 - each part of the evidence may be at hand or not
     who = _signatures(told, both, trust, threshold)
     report = audited.as_made(told)
 
-    claims = [*who, _consistency(report), _model(report, model_sha256)]
+    agrees = _consistency(report)
+    claims = [*who, agrees, _model(report, model_sha256)]
     claims += [_epsilon(report, claim, progress) for claim in report.epsilons]
     if report.claim(ledger_chain.CLAIM) is not None:
         claims.append(ledger_chain.check(report, ledgers))
@@ -159,10 +171,10 @@ def verify(  # noqa: PLR0913 - each part of the evidence may be at hand or not
     if report.claim(approval.ADOPTED) is not None:
         claims += real_run.check(report, charters=charters, statements=statements, signed_rounds=transcript)
     claims += attack_claims.check(report, canaries)
-    if page_data is not None:
-        claims.append(_page(report, envelope_data, page_data))
-    authentic = self_signed or (trust is not None and all(claim.verdict == "holds" for claim in who))
-    return Verdict(authentic, _headline(both, who, trust, self_signed=self_signed), tuple(claims))
+    drawn = [] if page_data is None else [_page(report, envelope_data, page_data, agrees)]
+    shown = [*who, *drawn]
+    authentic = (self_signed or trust is not None) and all(claim.verdict != "fails" for claim in shown)
+    return Verdict(authentic, _headline(both, shown, trust, self_signed=self_signed), (*claims, *drawn))
 
 
 def embedded_envelope(data: bytes) -> bytes:
@@ -184,18 +196,19 @@ def _check_reader(trust: Trust | None, threshold: int, *, self_signed: bool) -> 
         raise ConfigError("give trusted keys or --self, not both")
     if threshold < 1 or (threshold > 1 and trust is None):
         raise ConfigError("--threshold counts trusted keys: it is at least 1, and needs --trust")
-    if trust is not None and threshold > max(1, _size(trust)):
-        raise ConfigError(f"--threshold asks for {threshold} trusted keys, and there are {_size(trust)}")
+    if trust is not None and threshold > max(1, len(trust.keys)):
+        raise ConfigError(f"--threshold asks for {threshold} trusted keys, and there are {len(trust.keys)}")
 
 
 def _signed(sealed: Envelope, told: Statement, trust: Trust | None) -> list[tuple[Signed, list[str]]]:
     """Returns who signed a report, and who the one inside it if there is one, each with what is wrong with that."""
     signed = signers.read(sealed, told, trust)
-    both = [(signed, list(signers.problems(signed, trust)))]
+    both = [(signed, list(signers.problems(signed, trust, audit=told.predicate["audited"] is not None)))]
     if told.predicate["audited"] is not None:
         found = audited.inside(told)
         inner = signers.read(found.sealed, found.report, trust)
-        both.append((inner, [*audited.contradictions(told, found), *signers.problems(inner, trust)]))
+        wrong = [*audited.contradictions(told, found), *signers.problems(inner, trust)]
+        both.append((inner, wrong))
     return both
 
 
@@ -205,25 +218,23 @@ def _signatures(
     known = _known(both)
     few = []
     if trust is not None and known < threshold:
-        few = [f"signed by {known} of the {_size(trust)} trusted keys, fewer than the {threshold} that are asked for"]
+        few = [
+            f"signed by {known} of the {len(trust.keys)} trusted keys, fewer than the {threshold} that are asked for"
+        ]
     signed, problems = both[0]
-    claims = [_claim("report.signature", [*problems, *few], f"unchanged since {signed.who} signed it")]
+    claims = [_claim("report.signature", [*problems, *few], f"unchanged since {signed.who}")]
     for inner, wrong in both[1:]:
         why = (
-            f"the report inside is unchanged since {inner.who} signed it; what was measured afterwards is said beside "
-            f"it, in {ADDED} claims made at {told.predicate['audited']['made']}"
+            f"the report inside is unchanged since {inner.who}; what was measured afterwards is said beside it, in "
+            f"{ADDED} claims made at {told.predicate['audited']['made']}"
         )
         claims.append(_claim("report.audited", wrong, why))
     return claims
 
 
-def _size(trust: Trust) -> int:
-    return len(trust.signers | trust.cosigners)
-
-
 def _known(both: Sequence[tuple[Signed, list[str]]]) -> int:
     """Returns how many of the reader's trusted keys signed."""
-    return len(frozenset[str]().union(*(signed.trusted for signed, _ in both)))
+    return len(frozenset[str]().union(*(signed.trusted or () for signed, _ in both)))
 
 
 def _claim(name: str, problems: Sequence[str], why: str) -> CheckedClaim:
@@ -232,30 +243,34 @@ def _claim(name: str, problems: Sequence[str], why: str) -> CheckedClaim:
 
 def _headline(
     both: Sequence[tuple[Signed, list[str]]],
-    who: Sequence[CheckedClaim],
+    shown: Sequence[CheckedClaim],
     trust: Trust | None,
     *,
     self_signed: bool,
 ) -> str:
     key = both[0][0].signer[:16]
-    if self_signed:
-        return f"SELF-SIGNED: unchanged since key {key} signed it; this does not show whose key that is"
-    if trust is None:
-        return f"AUTHENTICITY NOT CHECKED: signed by key {key}, give --trust KEYS to check whose it is"
-    if wrong := next((claim.why for claim in who if claim.verdict != "holds"), ""):
+    if wrong := next((claim.why for claim in shown if claim.verdict == "fails"), ""):
         return f"NOT AUTHENTIC: {wrong}"
+    around = "; the page around it was NOT compared" if any(claim.verdict == "unchecked" for claim in shown) else ""
+    if self_signed:
+        return f"SELF-SIGNED: unchanged since key {key} signed it; this does not show whose key that is{around}"
+    if trust is None:
+        return f"AUTHENTICITY NOT CHECKED: signed by key {key}, give --trust KEYS to check whose it is{around}"
     others = _known(both) - 1
     beside = f" and {words.count(others, 'other trusted key')}" if others else ""
-    return f"AUTHENTIC: signed by the trusted key {key}{beside}"
+    return f"AUTHENTIC: signed by the trusted key {key}{beside}{around}"
 
 
 def _consistency(report: Statement) -> CheckedClaim:
     problems = consistency.of_report(report)
     run = report.predicate["run"]
     parts = " parts of the model," if report.predicate["submodels"] is not None else ""
-    agree = f"rounds, sites,{parts} protections and scores agree with each other"
+    own = sum(len(limits.own_words(report, name)) for name in ("not_protected", "assumptions"))
+    agree = f"rounds, sites,{parts} protections, scores and limits agree with each other"
     if run["status"] != "finished":
         agree += f"; {words.STATUSES[run['status']]}, after {len(report.predicate['rounds'])} of {run['rounds']} rounds"
+    if own:
+        agree += f"; {words.count(own, 'line')} about limits in the words of whoever signed, which nobody checks"
     why = problems[0] if problems else agree + crossings.summary(report.predicate)
     return CheckedClaim("report.consistency", "proved", "fails" if problems else "holds", why)
 
@@ -339,13 +354,15 @@ def _egress(report: Statement) -> CheckedClaim:
     )
 
 
-def _page(report: Statement, envelope_data: bytes, page_data: bytes) -> CheckedClaim:
+def _page(report: Statement, envelope_data: bytes, page_data: bytes, agrees: CheckedClaim) -> CheckedClaim:
     def checked(verdict: Answer, why: str) -> CheckedClaim:
         return CheckedClaim("report.page", "proved", verdict, why)
 
     written_by = report.predicate["tool"]["version"]
     if written_by != __version__:
         return checked("unchecked", f"the page was drawn by version {written_by}; this is {__version__}")
+    if agrees.verdict == "fails":
+        return checked("unchecked", f"what contradicts itself is not drawn again: see {agrees.id}")
     if page.render(envelope_data) != page_data:
         return checked("fails", "the page shows something else than the signed report inside it")
     return checked("holds", "the page is, byte for byte, what the signed report inside it draws")

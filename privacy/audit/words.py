@@ -1,5 +1,6 @@
 """What the report's terms mean, in words for people who decide and do not compute. Plain text; nothing is markup."""
 
+import math
 from typing import Any
 
 from privacy.dp.accounting import posterior_from_even_odds
@@ -132,6 +133,9 @@ STATUSES = {
     "stopped": "stopped before its end by a privacy budget",
 }
 
+SINGLE_UPDATES = "The server sees every site's single update: there was no secure aggregation."
+"""What the server sees where no round was masked."""
+
 
 def sums_seen(n: int, n_c: int, floor: int, *, fixed_set: bool, unequal: bool = False) -> str:
     """Says what the server can open of ``n`` sites, ``n_c`` of them in league with it; one sum a region if unequal."""
@@ -146,11 +150,11 @@ def sums_seen(n: int, n_c: int, floor: int, *, fixed_set: bool, unequal: bool = 
 
 
 def chance(epsilon: float) -> tuple[float, str]:
-    """Returns the most that a 50 % suspicion can rise to, as a number and as people read it ("73 %")."""
+    """Returns the most that a 50 % suspicion can rise to, as a number and as people read it ("74 %"): rounded up."""
     after = posterior_from_even_odds(epsilon)
-    if after < 0.995:
-        return after, f"{after * 100:.0f} %"
-    return after, f"{after * 100:.2f} %" if after < 0.9999 else "nearly 100 %"
+    if after <= 0.99:
+        return after, f"{math.ceil(after * 100)} %"
+    return after, f"{math.ceil(after * 10_000) / 100:.2f} %" if after < 0.9999 else "nearly 100 %"
 
 
 def against(claim: dict[str, Any], *, unequal: bool, cut: bool) -> str:

@@ -76,30 +76,40 @@ def verify(public_key: bytes, signature: bytes, message: bytes) -> None:
 
 @dataclass(frozen=True)
 class Trust:
-    """Whom a reader of reports trusts; raw public keys.
+    """Whom a reader of reports trusts, and as what; raw public keys.
 
     Attributes:
-      signers: Who may be the signer of a report.
+      signers: Who may be the signer of a run's own report.
       cosigners: Whose signature counts beside a signer's, and is never one itself: else any site could make a report.
+      auditors: Who may sign an audit around a run's report, and never that report: else an auditor could make a run up.
     """
 
     signers: frozenset[bytes]
     cosigners: frozenset[bytes] = frozenset()
+    auditors: frozenset[bytes] = frozenset()
+
+    @property
+    def keys(self) -> frozenset[bytes]:
+        """All of them: each counts towards the number of trusted keys that signed."""
+        return self.signers | self.cosigners | self.auditors
 
 
 COSIGNER = "cosigner"
 """What a line of a file of trusted keys says after a key that only counts beside a signer's."""
+AUDITOR = "auditor"
+"""What such a line says after a key that signs audits, and no run's report."""
 
 
 def parse_trust(text: str) -> Trust:
-    """Reads a file of trusted keys: one base64 public key a line, and ``cosigner`` after it where it is one.
+    """Reads a file of trusted keys: one base64 public key a line, and ``cosigner`` or ``auditor`` after it.
 
-    Blank lines and lines that start with # are skipped. A key that stands in both ways is a signer.
+    Blank lines and lines that start with # are skipped. A key with several lines has each of those roles, but a signer
+    or an auditor is no cosigner besides.
 
     Returns: At least one signer: a trust file that names nobody is a mistake, not a policy.
     Raises: ConfigError: A line that is not such a key, or no signer's at all.
     """
-    found: dict[bool, set[bytes]] = {False: set(), True: set()}
+    found: dict[str, set[bytes]] = {"": set(), COSIGNER: set(), AUDITOR: set()}
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         if not words or words[0].startswith("#"):
@@ -108,15 +118,16 @@ def parse_trust(text: str) -> Trust:
             key = base64.b64decode(words[0], validate=True)
         except (binascii.Error, ValueError):
             key = b""
-        if len(key) != PUBLIC_KEY_BYTES or words[1:] not in ([], [COSIGNER]):
+        if len(key) != PUBLIC_KEY_BYTES or " ".join(words[1:]) not in found:
             raise ConfigError(
                 f"line {number} of the trusted keys is not a base64 Ed25519 public key",
                 hint="One key a line, 44 characters, as printed under 'Check this report yourself'.",
             )
-        found[bool(words[1:])].add(key)
-    if not found[False]:
+        found[" ".join(words[1:])].add(key)
+    if not found[""]:
         raise ConfigError("the file of trusted keys names no key", hint="Write one base64 public key a line.")
-    return Trust(frozenset(found[False]), frozenset(found[True] - found[False]))
+    signers, auditors = frozenset(found[""]), frozenset(found[AUDITOR])
+    return Trust(signers, frozenset(found[COSIGNER]) - signers - auditors, auditors)
 
 
 def parse_public_keys(text: str) -> frozenset[bytes]:

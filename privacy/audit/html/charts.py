@@ -230,5 +230,4 @@ def _grid(ticks: Sequence[float], bottom: int, *, percent: bool) -> Markup:
 
 
 def _round_labels(last: int) -> list[int]:
-    step = max(1, math.ceil(last / 8))
-    return [number for number in range(1, last + 1) if (number - 1) % step == 0]
+    return list(range(1, last + 1, max(1, math.ceil(last / 8))))

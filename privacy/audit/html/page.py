@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from privacy.audit import approval, assessment, envelope, masked_rounds, statement, testimony, words
+from privacy.audit import approval, assessment, envelope, limits, masked_rounds, statement, testimony, words
 from privacy.audit.assessment import AUDITS
 from privacy.audit.canary_file import CANARIES_FILE
 from privacy.audit.html import (
@@ -81,8 +81,8 @@ def _view(report: Statement) -> dict[str, Any]:
         "summary": _summary(body),
         "privacy": page_privacy.view(report),
         "stop": page_privacy.stop(report),
-        "not_protected": body["not_protected"],
-        "assumptions": body["assumptions"],
+        "not_protected": _limits(report, "not_protected"),
+        "assumptions": _limits(report, "assumptions"),
         "protections": [
             {"name": name, "on": states[key], "words": on if states[key] else off}
             for key, (name, on, off) in words.PROTECTIONS.items()
@@ -119,6 +119,11 @@ def _evidence(report: Statement) -> dict[str, Any]:
         "asked": assessment.attacks(report.predicate),
         "risks": assessment.dpia(report.predicate),
     }
+
+
+def _limits(report: Statement, name: str) -> dict[str, list[str]]:
+    own = limits.own_words(report, name)
+    return {"lines": [line for line in report.predicate[name] if line not in own], "own": own}
 
 
 def _moment(text: str) -> str:

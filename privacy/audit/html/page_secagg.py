@@ -3,7 +3,7 @@
 from itertools import groupby
 from typing import Any
 
-from privacy.audit import division, masked_rounds, words
+from privacy.audit import limits, masked_rounds, words
 from privacy.audit.html.tables import Column, Table
 from privacy.audit.statement import Statement
 from privacy.audit.transcript import TRANSCRIPT_FILE
@@ -28,7 +28,14 @@ def view(report: Statement) -> dict[str, Any] | None:
     over = "the same sites" if len(sets) == 1 else f"{len(sets)} different sets of sites"
     return {
         "protocol": claim["protocol"],
-        "cohorts": [_cohort(cohort, report, fixed_set=claim["fixed_set"]) for cohort in claim["cohorts"]],
+        "cohorts": [
+            {
+                **cohort,
+                "listed": f"{len(cohort['sites'])}: {', '.join(cohort['sites'])}",
+                "seen": limits.sums_seen(report, cohort, fixed_set=claim["fixed_set"]),
+            }
+            for cohort in claim["cohorts"]
+        ],
         "ring_bits": claim["ring_bits"],
         "roster": claim["roster"],
         "sets": f"{words.count(len(opened), 'attempt' if report.unequal else 'sum')}, over {over}",
@@ -36,18 +43,6 @@ def view(report: Statement) -> dict[str, Any] | None:
         "sha256": claim["transcript_sha256"],
         "table": Table("Attempts with the same course are one line", _COLUMNS, rows),
         "roots": [f"{a['round']}.{a['attempt']}: {a['model_root'][:16]}" for a in attempts if a["model_root"]],
-    }
-
-
-def _cohort(cohort: dict[str, Any], report: Statement, *, fixed_set: bool) -> dict[str, Any]:
-    n, floor = len(cohort["sites"]), cohort["min_survivors"]
-    if report.unequal:
-        held = [set(region["holders"]) & set(cohort["sites"]) for region in report.predicate["submodels"]["regions"]]
-        floor = division.fewest_holders([holders for holders in held if len(holders) >= cohort["min_cover"]], cohort)
-    return {
-        **cohort,
-        "listed": f"{n}: {', '.join(cohort['sites'])}",
-        "seen": words.sums_seen(n, cohort["n_c"], floor, fixed_set=fixed_set, unequal=report.unequal),
     }
 
 
@@ -67,5 +62,5 @@ def _row(group: list[dict[str, Any]]) -> tuple[str | int, ...]:
         str(first["round"]) if len(group) == 1 else f"{first['round']} to {last['round']}",
         first["attempt"],
         f"{len(survivors)}: {', '.join(survivors)}" if survivors else "none",
-        opened if first["aborted"] is None else f"nothing opened: {first['aborted']}",
+        opened if first["aborted"] is None else f"nothing opened, says the coordinator: {first['aborted']}",
     )

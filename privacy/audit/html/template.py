@@ -112,10 +112,19 @@ averaged){% endif %}, against {{ block.against }}.</p>
 {{ measured }}</p></dd></div>
 {% endif %}
 <div class="open"><dt>What is not protected</dt><dd><ul>
-{% for line in not_protected %}
+{% for line in not_protected.lines %}
 <li>{{ line }}</li>
 {% endfor %}
-</ul></dd></div>
+</ul>
+{% if not_protected.own %}
+<p class="note">And, in the words of whoever signed, which nobody checks:</p>
+<ul>
+{% for line in not_protected.own %}
+<li>{{ line }}</li>
+{% endfor %}
+</ul>
+{% endif %}
+</dd></div>
 <div><dt>How to check</dt><dd><p><code>collegium verify {{ file }} --trust keys.txt</code> goes through all of it
 offline, claim by claim. {{ signed.sentence }} <span class="soft">Where the keys come from stands at the end.</span></p>
 </dd></div>

@@ -193,10 +193,16 @@ CLAIMS = """\
 {% endfor %}
 </p>
 {% endif %}
-{% if assumptions %}
 <h3>Assumptions that all of this rests on</h3>
 <ul>
-{% for line in assumptions %}
+{% for line in assumptions.lines %}
+<li>{{ line }}</li>
+{% endfor %}
+</ul>
+{% if assumptions.own %}
+<p class="note">And, in the words of whoever signed, which nobody checks:</p>
+<ul>
+{% for line in assumptions.own %}
 <li>{{ line }}</li>
 {% endfor %}
 </ul>

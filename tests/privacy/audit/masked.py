@@ -6,6 +6,7 @@ Switzerland is lost in round 4 after its shares went out; at the first attempt o
 import copy
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -44,8 +45,9 @@ def attempt(
     run: bytes = RUN,
     cohort: tuple[str, ...] = SITES,
     regions: tuple[Region, ...] = (),
+    **told: Any,
 ) -> AttemptRecord:
-    """One attempt by the real machines; sites in ``lost`` die with the message that is named there."""
+    """One attempt by the real machines, ``told`` in its context; sites in ``lost`` die with the message named there."""
     regions = regions or (Region(cohort, (Block(14, 1000),)),)
     values = hashlib.sha256(b"the model of round %d" % number).digest()
     digests = tuple(region_digest(k, one.length, one.holders, values) for k, one in enumerate(regions))
@@ -55,6 +57,7 @@ def attempt(
         model_root=model_root(PLAN, digests), job=job, purpose="training", asset="records",
         durations=Durations(60, 60, 60, 60), fixed_set=False,
     )  # fmt: skip
+    context = replace(context, **told)
     rng = np.random.default_rng(number)
     inputs = {
         site: LocalInput(random_input(context, site, rng).vectors, PLAN, dict.fromkeys(context.held(site), values))
@@ -104,5 +107,4 @@ def predicate(*, private: bool = False) -> dict[str, Any]:
     body["claims"] += [copy.deepcopy(_claim()), {"id": "secagg.egress", "kind": "asserted", "unmasked_arrays": 0}]
     for entry in body["egress"]:
         entry["unmasked_arrays"] = 0
-    body["not_protected"][0] = "The server sees sums over at least 3 of 4 sites."
-    return body
+    return sample.told(body)

@@ -104,7 +104,7 @@ def predicate() -> dict[str, Any]:
         _round(4, masked.SITES, [0, 1]),
     ]
     body["submodels"] = submodels()
-    return body
+    return sample.told(body)
 
 
 def shared_noise() -> dict[str, Any]:
@@ -123,7 +123,7 @@ def shared_noise() -> dict[str, Any]:
     for scores in (*body["utility"]["sites"], body["utility"]["mean"]):
         scores["together_without_privacy"] = scores["together"]
     body["claims"][-2:-2] = ledgers.evidence(body)
-    return body
+    return sample.told(body)
 
 
 def signed(body: dict[str, Any] | None = None) -> bytes:

@@ -114,7 +114,7 @@ def _predicate(placements: tuple[str, ...]) -> dict[str, Any]:
         body["claims"].insert(place, copy.deepcopy(_claims()[placement]))
         body["protections"][SWITCHES[placement]] = True
     body["claims"][-2:-2] = ledgers.evidence(body)
-    return body
+    return sample.told(body)
 
 
 def of(body: dict[str, Any], placement: str) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 import copy
 import hashlib
+from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any
 
 from privacy import __version__
-from privacy.audit import envelope, report, statement
+from privacy.audit import envelope, limits, report, statement
 from privacy.dp.accounting import Accountant, epsilon, round_up
 from privacy.dp.events import FULL_BATCH, GaussianEvent, Relation
 from privacy.keys.signing import SigningKey
@@ -15,6 +16,8 @@ from tests.privacy.audit import ledgers, measured
 
 KEY = SigningKey(bytes(range(32)))
 OTHER_KEY = SigningKey(bytes(range(1, 33)))
+AUDITOR = SigningKey(bytes([77]) * 32)
+AUDITED = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
 RUN_ID = "20261122-140305-42"
 MODEL_SHA256 = hashlib.sha256(b"a model").hexdigest()
 DELTA = Decimal("0.001")
@@ -122,7 +125,7 @@ def predicate() -> dict[str, Any]:
 def _predicate() -> dict[str, Any]:
     body = _without_evidence()
     body["claims"] += ledgers.evidence(body)
-    return body
+    return told(body)
 
 
 def _without_evidence() -> dict[str, Any]:
@@ -162,17 +165,6 @@ def _without_evidence() -> dict[str, Any]:
         "submodels": None,
         "rounds": rounds(),
         "egress": [{"site": site, "messages": 16, "bytes": 4976, "unmasked_arrays": 16} for site in N_TRAIN],
-        "not_protected": [
-            "The coordinator reads each hospital's noisy update by itself: secure aggregation was off.",
-            "That a hospital took part, and how many records it trained on, is public.",
-            "A hospital that sends wrong updates can spoil the model; nothing here detects it.",
-            "Noise is drawn in floating point from AES-CTR, so the privacy claim is asserted, not proved.",
-        ],
-        "assumptions": [
-            "Each person has one record, at one hospital.",
-            "The operating system's randomness is unpredictable.",
-            "The hospitals ran the software named here, unmodified.",
-        ],
     }
 
 
@@ -183,25 +175,29 @@ def plain_predicate() -> dict[str, Any]:
     body["claims"] = body["claims"][:1]
     for scores in (*body["utility"]["sites"], body["utility"]["mean"]):
         scores["together_without_privacy"] = None
-    return body
-
-
-def audited_predicate() -> dict[str, Any]:
-    """The same run, attacked with all that an audit has."""
-    return copy.deepcopy(_audited())
+    return told(body)
 
 
 @cache
-def _audited() -> dict[str, Any]:
-    body = predicate()
-    claims, _scores = measured.attacked([body["claims"][1]])
-    body["claims"] += claims
-    return body
+def audited() -> bytes:
+    """The same run's report, taken up by an auditor who tried every attack."""
+    claims, _scores = measured.attacked([predicate()["claims"][1]])
+    return report.audited(signed(), claims, AUDITOR, AUDITED)
+
+
+def audited_predicate() -> dict[str, Any]:
+    """What the auditor of ``audited`` signed."""
+    return statement.decode(envelope.decode(audited()).payload).predicate
 
 
 def ledgers_file() -> bytes:
     """The ledgers behind the report."""
     return ledgers.behind(_predicate())
+
+
+def told(body: dict[str, Any]) -> dict[str, Any]:
+    """The same, with the limits that follow from it, and nothing else about them."""
+    return limits.told(body)
 
 
 def signed(body: dict[str, Any] | None = None) -> bytes:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +12,13 @@ import pytest
 from privacy.audit import audited, envelope, report, schemas, statement
 from privacy.audit.html import page
 from privacy.audit.verify import Verdict, verify
+from privacy.command import _outcome
 from privacy.errors import ConfigError, VerificationError
 from privacy.keys.signing import SigningKey, parse_trust
 from tests.privacy.audit import sample, test_signers
 from tests.privacy.audit.test_signers import forged
 
-AUDITOR = SigningKey(bytes([77]) * 32)
-MADE = datetime(2026, 11, 23, 9, 30, tzinfo=UTC)
+AUDITOR, MADE = sample.AUDITOR, sample.AUDITED
 ONE_SHOT = {
     "id": "audit.one_shot",
     "kind": "measured",
@@ -30,7 +31,7 @@ ONE_SHOT = {
     "estimate": "0.5000",
     "control": {"mean": "0.9", "sd": "0.3", "estimate": "9.0000"},
 }
-TRUST = {*test_signers.ALL, AUDITOR.public_key}
+RUN, SITES = {sample.KEY.public_key}, test_signers.ALL - {sample.KEY.public_key}
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,17 @@ def audit(run: bytes) -> bytes:
     return report.audited(run, [ONE_SHOT], AUDITOR, MADE)
 
 
-def checked(data: bytes, trusted: set[bytes] = TRUST, threshold: int = 1) -> Verdict:
-    return verify(data, trusted=trusted, threshold=threshold, model_sha256=sample.MODEL_SHA256)
+def checked(data: bytes, without: SigningKey | None = None, threshold: int = 1) -> Verdict:
+    """By a reader who trusts everybody for what they are, or all but one."""
+    gone = set() if without is None else {without.public_key}
+    return verify(
+        data,
+        trusted=RUN - gone,
+        cosigners=SITES,
+        auditors={AUDITOR.public_key} - gone,
+        threshold=threshold,
+        model_sha256=sample.MODEL_SHA256,
+    )
 
 
 def body_of(data: bytes) -> dict[str, Any]:
@@ -67,7 +77,7 @@ def test_an_audited_report_says_what_the_run_said_and_more(run: bytes, audit: by
     assert said(verdict, "report.signature")[0] == "holds"
     holds, why = said(verdict, "report.audited")
     assert holds == "holds"
-    assert ", hungary, va (not: cleveland, switzerland) signed it" in why
+    assert "listed as signed by hungary, va (not: cleveland, switzerland): you trust 2 of their 2 keys" in why
     assert "2026-11-23T09:30:00+00:00" in why
     assert said(verdict, "report.consistency")[0] == "holds"
     schemas.check("verify-v1", verdict.to_json())
@@ -81,7 +91,7 @@ def test_all_signatures_count_towards_the_threshold(audit: bytes) -> None:
 
 @pytest.mark.parametrize(("missing", "claim_id"), [(AUDITOR, "report.signature"), (sample.KEY, "report.audited")])
 def test_both_signers_must_be_trusted(audit: bytes, missing: SigningKey, claim_id: str) -> None:
-    verdict = checked(audit, TRUST - {missing.public_key})
+    verdict = checked(audit, without=missing)
     assert (verdict.authentic, verdict.exit_code) == (False, 1)
     assert said(verdict, claim_id)[0] == "fails"
     assert verdict.headline.startswith("NOT AUTHENTIC")
@@ -89,8 +99,21 @@ def test_both_signers_must_be_trusted(audit: bytes, missing: SigningKey, claim_i
 
 def test_the_keys_to_trust_are_those_of_both_reports(audit: bytes) -> None:
     trust = parse_trust(report.trusted_keys(audit).decode())
-    assert trust.signers == {AUDITOR.public_key, sample.KEY.public_key}
-    assert trust.signers | trust.cosigners == TRUST
+    assert [set(one) for one in (trust.signers, trust.cosigners, trust.auditors)] == [RUN, SITES, {AUDITOR.public_key}]
+
+
+def test_the_command_takes_each_key_for_what_its_line_says(
+    audit: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "audit.dsse.json").write_bytes(audit)
+    keys = report.trusted_keys(audit).decode()
+    first = {}
+    for name, text in (("marked", keys), ("bare", keys.replace(" auditor", ""))):
+        (tmp_path / name).write_text(text)
+        _outcome(["verify", str(tmp_path / "audit.dsse.json"), "--trust", str(tmp_path / name)])
+        first[name] = capsys.readouterr().out.splitlines()[0]
+    assert first["marked"].startswith("AUTHENTIC: ")
+    assert first["bare"].startswith("NOT AUTHENTIC: ")
 
 
 def test_a_later_audit_takes_the_place_of_the_one_before(run: bytes, audit: bytes) -> None:
@@ -112,6 +135,54 @@ def test_nothing_but_measurements_is_added(run: bytes, claim_id: str) -> None:
 def test_an_audit_before_the_run_was_over_is_not_signed(run: bytes) -> None:
     with pytest.raises(ConfigError, match="before the run was over"):
         report.audited(run, [ONE_SHOT], AUDITOR, datetime(2026, 11, 22, 14, 3, 18, tzinfo=UTC))
+
+
+# Who audits is somebody else than who ran
+
+
+def test_who_signs_a_run_s_report_does_not_audit_it(run: bytes) -> None:
+    """The coordinator, or a site that signed, measures its own run and calls itself the auditor."""
+    for key in (sample.KEY, test_signers.KEYS["va"]):
+        with pytest.raises(ConfigError, match="nobody audits a run of their own"):
+            report.audited(run, [ONE_SHOT], key, MADE)
+        body = audited.predicate(audited.original(run), [ONE_SHOT], report.signer_entry(key, "auditor"), MADE)
+        verdict = verify(
+            forged(body, key), trusted=RUN, cosigners=SITES, auditors={key.public_key}, model_sha256=sample.MODEL_SHA256
+        )
+        assert "nobody audits a run of their own" in said(verdict, "report.audited")[1]
+        assert (verdict.authentic, verdict.exit_code) == (False, 1)
+
+
+def test_a_key_trusted_for_runs_alone_audits_nothing(run: bytes) -> None:
+    key = sample.OTHER_KEY
+    by_other = report.audited(run, [ONE_SHOT], key, MADE)
+    verdict = verify(by_other, trusted={*RUN, key.public_key}, model_sha256=sample.MODEL_SHA256)
+    assert "trusted, and not as an auditor" in said(verdict, "report.signature")[1]
+    assert (verdict.authentic, verdict.exit_code) == (False, 1)
+
+
+def test_a_run_does_not_claim_attacks_on_itself(run: bytes) -> None:
+    """Nor does an auditor make them theirs by taking such a report up."""
+    body = body_of(run)
+    body["claims"].append(ONE_SHOT)
+    with pytest.raises(ConfigError, match="not by the run itself"):
+        report.sign(body, sample.MODEL_SHA256, sample.KEY)
+    own = forged(body, sample.KEY)
+    verdict = checked(own)
+    assert "not by the run itself" in said(verdict, "report.consistency")[1]
+    assert verdict.exit_code == 1
+    with pytest.raises(ConfigError, match="claims attacks itself"):
+        report.audited(own, [], AUDITOR, MADE)
+    taken_up = audited.predicate(audited.original(own), [], report.signer_entry(AUDITOR, "auditor"), MADE)
+    assert "claims attacks itself" in said(checked(forged(taken_up, AUDITOR)), "report.audited")[1]
+
+
+def test_an_auditor_s_key_makes_no_run(run: bytes) -> None:
+    """A report drawn up from nothing by the auditor, for a reader who trusts both keys as ``keys.txt`` names them."""
+    own = forged({**body_of(run), "signer": report.signer_entry(AUDITOR), "cosigners": []}, AUDITOR)
+    verdict = checked(own)
+    assert (verdict.authentic, verdict.exit_code) == (False, 1)
+    assert "trusted, and not as the signer of a run's report" in verdict.headline
 
 
 Edit = Callable[[dict[str, Any]], object]

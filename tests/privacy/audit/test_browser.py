@@ -46,7 +46,7 @@ def pages() -> dict[str, bytes]:
     with_picture = sample.audited_predicate()
     with_picture["claims"][-1] = measured.inversion_claim(image=True)
     return {
-        "audited": page.render(sample.signed(sample.audited_predicate())),
+        "audited": page.render(sample.audited()),
         "picture": page.render(sample.forged(with_picture)),
         "promised": page.render(promises.signed()),
         "plain": page.render(sample.signed(masked.predicate())),

@@ -129,6 +129,7 @@ FORGERIES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda body: at(body, "noise scale").update(n=10, statistic="1", p_value="0.880493"),
         "other draws, or another error",
     ),
+    "no draws at all": (lambda body: at(body, "noise shape").update(n=0), "other draws, or another error"),
     "a lower error": (lambda body: at(body, "noise scale").update(threshold="0"), "other draws, or another error"),
     "a larger influence": (
         lambda body: at(body, "largest influence").update(statistic="1.41421356"),

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from privacy.audit import assessment, consistency, crossings, schemas
-from privacy.audit.html import page
+from privacy.audit.html import page, page_crossings
 from privacy.audit.statement import Statement
 from privacy.audit.verify import verify
+from privacy.dp.accounting import epsilon
+from privacy.dp.events import FULL_BATCH, GaussianEvent, Relation
 from privacy.errors import ConfigError
 from tests.privacy.audit import masked, sample
 
@@ -28,7 +30,7 @@ def cut(*unsafe: str, private: bool = True) -> Body:
         else crossings.entry(site, "centre", what, **NOISE)  # type: ignore[arg-type]
         for site in masked.SITES
     ]
-    return body
+    return sample.told(body)
 
 
 def problems(body: Body) -> list[str]:
@@ -111,6 +113,53 @@ def test_the_verifier_says_it_in_its_lines() -> None:
     said = {claim.id: claim.why for claim in verdict.claims}
     assert "4 releases of values of single records, 1 unprotected" in said["report.consistency"]
     assert "but for the holder of the cut model's piece" in said["privacy.epsilon"]
+
+
+def split() -> Body:
+    """As `cut`, with the release of the first site in two entries."""
+    body, (site, *_) = cut(), masked.SITES
+    half = {**NOISE, "released": 6}
+    parts = [crossings.entry(site, "centre", [what], **half) for what in ("activations", "gradients")]  # type: ignore[arg-type]
+    body["releases"] = [*parts, *body["releases"][1:]]
+    return body
+
+
+def test_two_releases_cost_together_what_one_release_of_both_costs() -> None:
+    assert problems(split()) == []
+    one, two = (crossings.together(body) for body in (cut(), split()))
+    assert [each["epsilon"] for each in two] == [each["epsilon"] for each in one]
+    assert one[0]["epsilon"] == cut()["releases"][0]["epsilon"]
+    apart = max(Decimal(each["epsilon"]) for each in split()["releases"][:2])
+    assert apart < Decimal(two[0]["epsilon"])
+    (risk,) = [each for each in assessment.dpia({**split(), "releases": split()["releases"][:2]}) if "cut" in each.risk]
+    assert f"ε ≤ {two[0]['epsilon']} for one record" in risk.measure
+    drawn = page.render(sample.signed(split())).decode()
+    assert drawn.count("all with noise together") == 1
+    assert f"{two[0]['epsilon']} at δ = 0.001" in drawn[drawn.index("all with noise together") :]
+    assert "all with noise together" not in page.render(sample.signed(cut())).decode()
+
+
+def test_releases_of_unlike_noise_and_delta_are_added_up_at_the_smallest_delta() -> None:
+    body = split()
+    body["releases"][0].update(delta="0.0001", noise="7")
+    (found, *_) = crossings.together(body)
+    events = [GaussianEvent(Decimal(noise) / 2, FULL_BATCH, 6) for noise in (7, 5)]
+    assert (found["to"], found["delta"], found["releases"]) == (["centre"], "0.0001", 2)
+    bound = epsilon(events, Decimal("0.0001"), Relation.REPLACE_SPECIAL, "RDP")
+    assert 0 <= Decimal(found["epsilon"]) - Decimal(bound) < Decimal("0.001")
+
+
+@pytest.mark.parametrize("lie", [{"noise": "0"}, {"delta": "1"}], ids=str)
+def test_what_nobody_can_price_has_no_bound_and_is_drawn_all_the_same(lie: Body) -> None:
+    body = split()
+    body["releases"][0].update(lie)
+    body["releases"][1].update(lie)
+    assert crossings.together(body)[0]["epsilon"] is None
+    view = page_crossings.view(Statement("model.safetensors", "", body))
+    assert view is not None
+    assert "no bound" in view["table"].rows[-1]
+    (risk,) = [each for each in assessment.dpia(body) if "cut" in each.risk]
+    assert "ε ≤ Infinity" in risk.measure
 
 
 def test_a_reviewer_is_told() -> None:

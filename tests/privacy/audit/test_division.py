@@ -79,10 +79,13 @@ def test_a_cohort_that_shrinks_merges_regions() -> None:
     body["claims"][-2] = masked_rounds.claim_of(masked.written(records))
     body["run"].update(rounds=5, completed=4)
     body["rounds"].append({**body["rounds"][0], "round": 5, "answered": list(parted.WIDE)})
+    body = sample.told(body)
     assert found(body) == []
     assert full(parted.signed(body), masked.written(records)).exit_code == 0
     still(body, 5, [1])
-    assert found(body) == ["the sums opened are not as long as the regions, or the model, that they are sums of"]
+    assert found(sample.told(body)) == [
+        "the sums opened are not as long as the regions, or the model, that they are sums of"
+    ]
 
 
 def test_a_stopped_run_may_leave_sums_of_a_round_that_is_not_listed() -> None:
@@ -91,7 +94,7 @@ def test_a_stopped_run_may_leave_sums_of_a_round_that_is_not_listed() -> None:
     body["rounds"].pop()
     for region in body["submodels"]["regions"]:
         region["still"] -= 1
-    assert found(body) == []
+    assert found(sample.told(body)) == []
 
 
 # Signed lies. What is changed, which claim then fails, and what is said.
@@ -255,6 +258,13 @@ def test_a_lie_about_parts_is_not_signed_and_is_found(claim_id: str, said: str, 
     assert claim_id in failed(verdict)
 
 
+def test_a_model_without_parameters_is_no_model() -> None:
+    body = masked.predicate()
+    body["claims"][0].update(parameters=0)
+    with pytest.raises(ConfigError, match="claims/0/parameters: 0 is less than the minimum of 1"):
+        statement.encode(body, sample.MODEL_SHA256)
+
+
 def test_sums_that_fit_the_report_but_not_the_transcript_fail() -> None:
     """A consistent lie: the outer region had one entry more, in parts, uploads, model and sums alike."""
     body = parted.predicate()
@@ -262,6 +272,7 @@ def test_sums_that_fit_the_report_but_not_the_transcript_fail() -> None:
     parts(body)[0].update(parameters=15, upload_bytes=104)
     body["claims"][0].update(parameters=15)
     claim(body)["attempts"][0]["regions"][1].update(entries=5)
+    body = sample.told(body)
     assert found(body) == []
     verdict = full(sample.forged(body))
     assert failed(verdict) == {ROUNDS: "'attempts' is not what the transcript proves"}
@@ -277,7 +288,7 @@ def test_a_sum_over_fewer_holders_than_its_cover_is_found() -> None:
     baselines(body).update(strong=None)
     body["submodels"].update(slack=-1)
     sums(body, 0)[1].update(holders=2)
-    assert found(body) == ["round 1, attempt 1 opened a sum of a region over fewer than 3 sites"]
+    assert found(sample.told(body)) == ["round 1, attempt 1 opened a sum of a region over fewer than 3 sites"]
 
 
 def test_shares_are_counted_where_the_holders_are_fewest() -> None:

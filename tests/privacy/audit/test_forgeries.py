@@ -241,7 +241,7 @@ def told(edit: Callable[[Body], object]) -> str:
     """Why a report with everything in it is rejected once its own signer has edited it."""
     body, data = copy.deepcopy(_everything()[0]), _everything()[1]
     edit(body)
-    return rejected(sealed(body, sample.KEY), transcript=masked.signed_rounds(), ledgers=data)
+    return rejected(sealed(sample.told(body), sample.KEY), transcript=masked.signed_rounds(), ledgers=data)
 
 
 def claimed(body: Body, claim_id: str) -> Body:
@@ -348,6 +348,10 @@ LIES: dict[str, tuple[Callable[[Body], object], str]] = {
         lambda b: [site.update(pooled=None) for site in b["utility"]["sites"]],
         "report.consistency",
     ),
+    "a mean that counts a site without a score": (
+        lambda b: b["utility"]["sites"][0].update(pooled=None),
+        "report.consistency",
+    ),
     "an interval made narrower": (
         lambda b: b["utility"]["sites"][0].update(interval=["0.8000", "0.8200"]),
         "report.consistency",
@@ -423,8 +427,8 @@ UNSEEN = {
     "egress.messages": "the coordinator's own count; real sites sign theirs",
     "egress.bytes": "likewise",
     "egress.unmasked_arrays": "likewise, where arrays are sent in the clear",
-    "not_protected": "words; what follows from claims stands in the verifier's own lines",
-    "assumptions": "words",
+    "not_protected": "their order",
+    "assumptions": "likewise",
 }
 
 

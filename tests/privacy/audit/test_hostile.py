@@ -1,8 +1,13 @@
 """Whatever a stranger sends ends in a verdict or in one of our errors, never in a traceback, and never holds."""
 
 import base64
+import contextlib
 import copy
+import functools
 import json
+import operator
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,7 +18,7 @@ from privacy.audit import canonical, envelope, report, statement
 from privacy.audit.html import page
 from privacy.audit.verify import Verdict, verify
 from privacy.errors import ConfigError, FederationError
-from tests.privacy.audit import promises, sample
+from tests.privacy.audit import parted, promises, sample
 
 ENVELOPE = sample.signed()
 PAGE = page.render(ENVELOPE)
@@ -112,6 +117,38 @@ def test_any_signed_predicate_near_a_real_one(body: dict[str, Any]) -> None:
     if isinstance(result, Verdict):
         # What can be verified can be drawn, and verified again from its drawing.
         assert isinstance(outcome(page.render(data)), Verdict)
+
+
+def numbers(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where whole numbers stand; of a list, in its first and last entry."""
+    if isinstance(value, dict):
+        for name in value:
+            yield from numbers(value[name], (*path, name))
+    elif isinstance(value, list):
+        for place in sorted({0, len(value) - 1} if value else set()):
+            yield from numbers(value[place], (*path, place))
+    elif type(value) is int:
+        yield path
+
+
+def test_no_number_makes_a_page_endless() -> None:
+    """A few bytes name a number of rounds, sites or parameters that nobody could count through."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for body in (PREDICATE, parted.predicate()):
+            for *parents, last in numbers(body):
+                changed: Any = copy.deepcopy(body)
+                functools.reduce(operator.getitem, parents, changed)[last] = 2**53 - 1
+                signal.alarm(10)
+                with contextlib.suppress(ConfigError):
+                    page.render(sample.forged(changed))
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 HOSTILE = {

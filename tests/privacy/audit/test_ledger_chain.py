@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import json
+import time
 from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +18,7 @@ from privacy.audit.answers import CheckedClaim
 from privacy.dp.events import FULL_BATCH, GaussianEvent
 from privacy.dp.filters import Filter, FilterKind
 from privacy.errors import ConfigError, VerificationError
-from privacy.store.books import Link, void_record
+from privacy.store.books import Link
 from privacy.store.budgets import UNLIMITED, Asset, Debit
 from privacy.store.ledger import Ledger
 from tests.privacy.audit import ledgers, promises, sample
@@ -50,18 +51,16 @@ def test_without_the_file_the_claim_is_unchecked(honest: tuple[dict[str, Any], b
 
 
 def test_what_a_real_ledger_writes_is_read_back(tmp_path: Path) -> None:
-    """Against ``Ledger`` itself: budgets, aliases, releases, a reservation left open, and an officer's void."""
+    """Against ``Ledger`` itself: budgets, aliases, releases, and reservations left open."""
     ledger = Ledger.create(tmp_path / "ledger.db", simulation=True)
     event = GaussianEvent(sample.NOISE, FULL_BATCH, 1)
     budget = Filter.for_budget(FilterKind.GDP, Decimal(2), sample.DELTA)
-    officer = sample.OTHER_KEY
-    ledger.declare(Asset("people", {"record": budget}, aliases=("folk",), officer=officer.public_key))
+    ledger.declare(Asset("people", {"record": budget}, aliases=("folk",)))
     ledger.declare(Asset("others", {"record": UNLIMITED}))
     for number in (1, 2, 3, 4):
         links = ledger.reserve([Debit("folk", number, 1, event, limit=9, run=RUN)])
         if number < 3:
             ledger.release(links)
-    ledger.void(links[0], "nothing left", officer.sign(void_record(links[0], "nothing left")))
     data = b"".join(ledger_chain.lines("va", ledger.entries()))
     books = ledger_chain.folded(data)["va"]
     with ledger.reading() as expected:
@@ -73,7 +72,7 @@ def test_what_a_real_ledger_writes_is_read_back(tmp_path: Path) -> None:
             "ledger": books.ledger,
             "entries": ledger.head().seq,
             "head": ledger.head().hash.hex(),
-            "debits": 3,
+            "debits": 4,
         }
     ]
     assert ledger_chain.claim_of(data, "another run")["ledgers"][0]["debits"] == 0
@@ -128,10 +127,10 @@ def over_budget(_body: dict[str, Any], bodies: Bodies) -> None:
     bodies["va"] += more
 
 
-def voided(_body: dict[str, Any], bodies: Bodies) -> None:
+def taken_back(_body: dict[str, Any], bodies: Bodies) -> None:
     last = max(place for place, one in enumerate(bodies["server"], start=1) if one["kind"] == "reserved")
     bodies["server"] = [one for one in bodies["server"] if one != {"kind": "released", "seq": last}]
-    bodies["server"].append({"kind": "voided", "seq": last, "reason": "nothing left", "signature": "00" * 64})
+    bodies["server"].append({"kind": "voided", "seq": last})
 
 
 def two_assets(_body: dict[str, Any], bodies: Bodies) -> None:
@@ -147,6 +146,14 @@ def renamed(body: dict[str, Any], bodies: Bodies) -> None:
     two_assets(body, bodies)
     for one in debits_of(bodies, "server"):
         one["asset"] = "another"
+
+
+def declared_anew(body: dict[str, Any], bodies: Bodies) -> None:
+    """Raises a budget in the ledger by a second declaration, and shows the raised one."""
+    asset = copy.deepcopy(bodies["va"][1])
+    asset["budgets"]["record"]["epsilon"] = "99"
+    bodies["va"].append(asset)
+    entry_of(body, "va")["lifetime"].update(budget="99")
 
 
 def unpriced(bodies: Bodies, holder: str) -> None:
@@ -186,7 +193,12 @@ LIES: dict[str, tuple[Edit, str]] = {
     ),
     "an asset declared anew": (renamed, "to another asset than hospitals/all sites"),
     "two assets in one run": (two_assets, "several assets"),
-    "a void that nobody signed": (voided, "is not one that this version writes"),
+    "a budget declared anew": (declared_anew, "is not one that this version writes"),
+    "a ledger created anew": (
+        lambda _, led: led["va"].append(dict(led["va"][0])),
+        "is not one that this version writes",
+    ),
+    "a debit taken back": (taken_back, "is not one that this version writes"),
     "two holders with one ledger": (
         lambda _, led: led["va"][0].update(id=led["hungary"][0]["id"]),
         "two are one",
@@ -341,7 +353,6 @@ HOSTILE = {
                         "record": {"kind": "gdp", "order": None, "epsilon": "9" * 17, "delta": "0." + "0" * 17 + "1"}
                     },
                     "purposes": {"training": "1"},
-                    "officer": None,
                 },
                 ledgers.reserved(
                     1,
@@ -367,13 +378,83 @@ def test_hostile_files_fail_with_a_reason(data: bytes) -> None:
     assert "\n" not in found.why
 
 
+def first_debit(bodies: Bodies) -> dict[str, Any]:
+    return next(body for body in bodies["va"] if body["kind"] == "reserved")
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        {"limit": "x"},
+        {"limit": None},
+        {"limit": -1},
+        {"round": [1]},
+        {"round": 1.5},
+        {"round": "1"},
+        {"round": True},
+        {"attempt": {}},
+        {"attempt": -1},
+    ],
+    ids=str,
+)
+def test_a_debit_without_whole_numbers_is_an_entry_of_no_ledger(edit: dict[str, Any]) -> None:
+    bodies = ledgers.of(sample.predicate())
+    first_debit(bodies).update(edit)
+    found = checked(*ledgers.loosely_claimed(sample.predicate(), bodies))
+    assert (found.verdict, found.why) == (
+        "fails",
+        "the ledger of va: entry 3 of the ledger is not one that this version writes",
+    )
+
+
+def many(events: int, entries: int, kind: FilterKind) -> bytes:
+    """A ledger of that many entries, of that many different events under a budget that has room for all of them."""
+    rate = "1" if kind is FilterKind.GDP else "0.01"
+    sampling = {"type": "full" if rate == "1" else "poisson", "rate": rate}
+    budget = {"kind": str(kind), "order": None if rate == "1" else 1024, "epsilon": "2", "delta": "0.001"}
+    found: list[dict[str, Any]] = [
+        {"kind": "created", "id": "0" * 32, "simulation": True},
+        {"kind": "asset", "asset": "a", "budgets": {"record": budget}, "purposes": {"training": "1"}},
+    ]
+    for number in range(entries):
+        noise = f"{10**6 + number % events}"
+        event = {"mechanism": "gaussian", "noise_multiplier": noise, "sampling": sampling, "count": 1}
+        # A run each: limits are looked up by run, and that may not take longer with every run either.
+        found.append(ledgers.reserved(1, 1, event, "record", run=f"run {number}", asset="a", limit=10**6))
+    return ledgers.written({"va": found})
+
+
+@pytest.mark.parametrize(("kind", "events"), [(FilterKind.GDP, 1000), (FilterKind.RENYI, 10)])
+def test_a_long_ledger_takes_time_in_proportion(kind: FilterKind, events: int) -> None:
+    data, began = many(events, 5000, kind), time.process_time()
+    (books,) = ledger_chain.folded(data).values()
+    assert time.process_time() - began < 20
+    budget = books.assets["a"].budgets["record"]
+    assert isinstance(budget, Filter)
+    assert sum(event.count for event in books.spent("a", "record")) == 5000
+
+
+def test_more_different_events_than_a_report_can_show_are_refused_at_once() -> None:
+    data, began = many(5000, 5000, FilterKind.GDP), time.process_time()
+    with pytest.raises(VerificationError, match="the ledger of va: a was debited for more than 1000 different events"):
+        ledger_chain.folded(data)
+    assert time.process_time() - began < 20
+
+
+def test_entries_are_announced_before_they_are_read() -> None:
+    body, data = ledgers.with_ledgers(sample.predicate())
+    told: list[str] = []
+    ledger_chain.check(statement.decode(statement.encode(body, sample.MODEL_SHA256)), data, told.append)
+    assert told == [f"reading {data.count(b'holder')} ledger entries"]
+
+
 @given(
     st.lists(
         st.fixed_dictionaries(
             {},
             optional={
                 name: st.text(max_size=4) | st.integers()
-                for name in ("kind", "seq", "id", "asset", "event", "claim", "run")
+                for name in ("kind", "seq", "id", "asset", "event", "claim", "run", "round", "attempt", "limit")
             },
         ),
         max_size=4,

@@ -70,9 +70,9 @@ def test_an_honest_run_holds() -> None:
     why = outcome(verdict)[1]
     for words in (
         "15 sums over 3 or 4 sites",
-        "1 attempt opened nothing",
+        "1 attempt, says the coordinator, opened nothing",
         "of 4 sites at least 3",
-        "whose keys these are",
+        "not shown: whose keys these are, how sites trained, that no other sum was opened",
     ):
         assert words in why
     assert "cannot show what else was sent" in outcome(verdict, "secagg.egress")[1]
@@ -307,6 +307,33 @@ def test_an_attempt_signed_for_another_job_does_not_fit_the_others() -> None:
         masked_rounds.claim_of(changed)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("federation", "city"),
+        ("run", bytes(16)),
+        ("bits", 32),
+        ("fraction_bits", 19),
+        ("purpose", "marketing"),
+        ("asset", "other records"),
+        ("fixed_set", True),
+    ],
+)
+def test_attempts_that_do_not_agree_are_no_run(name: str, value: Any) -> None:
+    changed = masked.written([masked.attempt(1), masked.attempt(2, **{name: value})])
+    with pytest.raises(VerificationError, match=f"round 2, attempt 1 has another {name} than before"):
+        masked_rounds.claim_of(changed)
+
+
+def test_a_sum_that_is_written_down_as_aborted_passes_and_so_is_said_not_to_be_shown() -> None:
+    """Two sums of round 1 were opened, so their difference was: no site signs that an attempt came to nothing."""
+    hidden = AttemptRecord(1, 1, None, "too few answered")
+    claim = masked_rounds.claim_of(masked.written([hidden, masked.attempt(1, 2)]))
+    said = masked_rounds.summary(claim)
+    assert "1 attempt, says the coordinator, opened nothing" in said
+    assert said.endswith("that no other sum was opened")
+
+
 def test_a_cohort_may_shrink_and_its_thresholds_with_it() -> None:
     """A site whose budget is spent is asked no more."""
     fewer = masked.SITES[:3]
@@ -376,7 +403,7 @@ def test_a_signed_lie_about_masked_rounds_fails(said: str) -> None:
         entry["missing"] = [{"site": site, "reason": "lost"} for site in lost]
         for region in one["regions"]:
             region["holders"] = len(one["survivors"])
-    verdict = checked(sample.forged(body), HONEST)
+    verdict = checked(sample.forged(sample.told(body)), HONEST)
     assert verdict.authentic
     assert outcome(verdict, "report.consistency")[0] == "holds"
     answer, why = outcome(verdict)

@@ -78,7 +78,7 @@ def promised() -> bytes:
 
 @pytest.fixture(scope="module")
 def audited() -> bytes:
-    return page.render(sample.signed(sample.audited_predicate()))
+    return page.render(sample.audited())
 
 
 def drawn(**changes: Any) -> Document:
@@ -101,7 +101,7 @@ def test_the_first_screen_answers_who_from_whom_and_how_strongly(private: bytes)
         "486 records at 4 sites",
         "The unit is one record",
         "the coordinator, the other sites",
-        "A 50 % suspicion that a given person's record was in the training set rises to at most about 72 %",
+        "A 50 % suspicion that a given person's record was in the training set rises to at most about 73 %",
         "ε ≤ 0.9646 at δ = 0.001",
         "No attack was measured for this report.",
         "What is not protected",
@@ -174,7 +174,7 @@ def test_the_sums_that_were_opened_are_told(summed: bytes) -> None:
         claim["transcript_sha256"],
         "1 to 3 1 4: cleveland, hungary, switzerland, va sum opened",
         "4 1 3: cleveland, hungary, va sum opened",
-        "7 1 none nothing opened: U1 has fewer than 3 sites",
+        "7 1 none nothing opened, says the coordinator: U1 has fewer than 3 sites",
         "7 2 4: cleveland, hungary, switzerland, va sum opened",
         f"7.2: {claim['attempts'][7]['model_root'][:16]}",
         "Whose keys these are, that they trained on that model, and that there was no other attempt, no signature",
@@ -206,7 +206,7 @@ FIRST = {
     "central": (
         "Noise at the server, on every opened sum. Each site as a whole, with everything that it put in: 4 sites.",
         "Not the server: it adds the noise itself",
-        "A 50 % suspicion that a given site's data went into the model rises to at most about 72 %",
+        "A 50 % suspicion that a given site's data went into the model rises to at most about 73 %",
         "ε ≤ 0.9282 at δ = 0.001 for each site, against whoever receives the model, not the server.",
     ),
     "distributed": (
@@ -341,7 +341,7 @@ def test_a_strange_claim_about_sums_is_still_drawn() -> None:
     body["claims"][-2]["attempts"][0]["aborted"] = HOSTILE
     document = Document(page.render(sample.forged(body)))
     assert "signed 0 sums" in document.text
-    assert "nothing opened: </script>" in document.text
+    assert "nothing opened, says the coordinator: </script>" in document.text
     assert len(document.named("script")) == 1
 
 
@@ -373,7 +373,7 @@ def test_a_strange_run_is_still_drawn() -> None:
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "said"), [(0, "50 %"), (0.1, "52 %"), (1, "73 %"), (3, "95 %"), (8, "99.97 %"), (50, "nearly 100 %")]
+    ("epsilon", "said"), [(0, "50 %"), (0.1, "53 %"), (1, "74 %"), (3, "96 %"), (8, "99.97 %"), (50, "nearly 100 %")]
 )
 def test_epsilon_in_words(epsilon: float, said: str) -> None:
     number, text = words.chance(epsilon)

@@ -23,7 +23,7 @@ SITE_KEYS = {site: SigningKey(bytes([k] * 32)) for k, site in enumerate(("clevel
 
 @pytest.fixture(scope="module")
 def audited() -> bytes:
-    return page.render(sample.signed(sample.audited_predicate()))
+    return page.render(sample.audited())
 
 
 def drawn(change: Callable[[dict[str, Body]], None]) -> bytes:

@@ -308,7 +308,7 @@ def body_with(event: Event, **changes: Any) -> dict[str, Any]:
         del entry["lifetime"]
         price = promises.price([event], Relation.REPLACE_SPECIAL, "PLD")
         entry.update(epsilon=price, planned_epsilon=price, events=[event.to_json()], **changes)
-    return body
+    return sample.told(body)
 
 
 COIN = Sampling(SamplingType.POISSON, Decimal("0.1"))
@@ -385,7 +385,7 @@ def test_what_would_take_too_long_is_unchecked_and_never_holds(name: str) -> Non
             entry["epsilon_rdp"] = None
             del entry["lifetime"]
     ABSURD[name](body)
-    verdict = full(sample.forged(body))
+    verdict = full(sample.forged(sample.told(body)))
     assert {claim.verdict for claim in verdict.claims if claim.id == LOCAL} == {"unchecked"}
     assert failed(verdict).keys() <= ledgers.EVIDENCE
     assert verdict.exit_code in {1, 3}

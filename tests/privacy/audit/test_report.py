@@ -241,6 +241,21 @@ def test_a_run_that_is_stopped_may_leave_a_round_that_it_began() -> None:
     assert found == []
 
 
+def test_a_site_is_named_in_every_round_as_long_as_it_can_be_asked() -> None:
+    body = sample.predicate()
+    listed = [entry for entry in body["rounds"] if entry["missing"]]
+    for entry in (listed[0], body["rounds"][-1]):  # not in the last round either: after that, it answered no more
+        entry.update(missing=[], answered=[site for site in entry["answered"] if site != "switzerland"])
+    body["egress"] = [entry for entry in body["egress"] if entry["site"] != "va"]
+    said = consistency.of_report(statement.Statement("", "", body))
+    number = listed[0]["round"]
+    assert next(one for one in said if "switzerland in" in one) == (
+        f"nothing is said about switzerland in round {number}, and it answered later"
+    )
+    assert not [one for one in said if f"switzerland in round {len(body['rounds'])}" in one]
+    assert "va took part but nothing is said about what left it" in said
+
+
 def test_an_epsilon_above_the_target_is_named_as_such() -> None:
     body = sample.predicate()
     epsilon_claim(body)["sites"][0]["epsilon"] = "1.0001"
@@ -261,7 +276,7 @@ HONEST_VARIANTS: dict[str, Edit] = {
         [site.update(interval=None) for site in b["utility"]["sites"]],
     ),
     "a mean rounded the other way": lambda b: b["utility"]["mean"].update(together="0.8119"),
-    "nothing assumed": lambda b: b.update(assumptions=[]),
+    "more words about limits": lambda b: (b["not_protected"].append("Nor x."), b["assumptions"].insert(0, "That y.")),
     "one moment": lambda b: b["run"].update(finished=b["run"]["started"]),
 }
 

@@ -51,14 +51,30 @@ def checked(data: bytes, trusted: set[bytes] | None = None, threshold: int = 1) 
 def test_all_signed(signed: bytes) -> None:
     verdict = checked(by(signed, *SITES), threshold=5)
     assert (verdict.exit_code, verdict.authentic) == (0, True)
-    assert f", {', '.join(SITES)} signed it" in verdict.claims[0].why
+    assert verdict.claims[0].why.endswith(f"{', '.join(SITES)}: you trust 4 of their 4 keys")
     assert verdict.headline.endswith(f"by the trusted key {sample.KEY.keyid[:16]} and 4 other trusted keys")
 
 
 def test_the_signer_s_signature_is_enough_and_who_is_missing_is_said(signed: bytes) -> None:
     verdict = checked(by(signed, "va"))
     assert (verdict.exit_code, verdict.authentic) == (0, True)
-    assert verdict.claims[0].why.endswith(", va (not: cleveland, hungary, switzerland) signed it")
+    listed = "listed as signed by va (not: cleveland, hungary, switzerland): you trust 1 of their 1 key"
+    assert verdict.claims[0].why.endswith(f"since key {sample.KEY.keyid[:16]} signed it; {listed}")
+
+
+def test_keys_that_only_the_report_calls_a_site_s_are_not_told_as_a_site_s(signed: bytes) -> None:
+    """Four keys that the coordinator made up itself, each with a signature that fits."""
+    data, trusted = by(signed, *SITES), {sample.KEY.public_key}
+    listed = f"listed as signed by {', '.join(SITES)}: "
+    verdict = checked(data, trusted)
+    assert verdict.claims[0].why.endswith(f"{listed}you trust 0 of their 4 keys")
+    assert verdict.headline == f"AUTHENTIC: signed by the trusted key {sample.KEY.keyid[:16]}"
+    for verdict in (verify(data), verify(data, self_signed=True)):
+        assert verdict.claims[0].why.endswith(f"{listed}the report alone says that these keys are theirs")
+
+
+def test_that_no_site_signed_is_said(signed: bytes) -> None:
+    assert checked(signed).claims[0].why.endswith(f"no site that it lists did (not: {', '.join(SITES)})")
 
 
 @pytest.mark.parametrize(("n_sites", "holds"), [(0, False), (1, False), (2, True), (4, True)])
@@ -163,7 +179,7 @@ def test_a_cosigner_s_key_makes_no_report(signed: bytes) -> None:
     sites = {key.public_key for key in KEYS.values()}
     verdict = verify(own, trusted={sample.KEY.public_key}, cosigners=sites, model_sha256=sample.MODEL_SHA256)
     assert (verdict.authentic, verdict.exit_code) == (False, 1)
-    assert "trusted beside a signer, and not as one" in verdict.claims[0].why
+    assert "trusted, and not as the signer of a run's report" in verdict.claims[0].why
     assert verify(signed, trusted={sample.KEY.public_key}, cosigners=sites).authentic
 
 

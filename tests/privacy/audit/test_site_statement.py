@@ -23,6 +23,7 @@ TRUTH = SiteStatement(
     application="1" * 64,
     study="2" * 64,
     job="3" * 64,
+    conformance="4" * 64,
     allowed=3,
     refusals=(Refusal("strategy", "fedsgd", 2),),
     egress=(Sent.of("query.hello", "0", b"hello"),),

@@ -13,7 +13,7 @@ from privacy.audit import canonical, pricing, schemas, statement
 from privacy.audit import envelope as dsse
 from privacy.audit.answers import CheckedClaim
 from privacy.audit.html import page
-from privacy.audit.verify import Verdict, exit_code, verify
+from privacy.audit.verify import Verdict, exit_code, failure, verify
 from privacy.dp.events import FULL_BATCH, GaussianEvent, Relation, Sampling, SamplingType
 from privacy.errors import ConfigError, FederationError, LocalProtocolError, VerificationError
 from tests.privacy.audit import ledgers, promises, sample
@@ -119,6 +119,15 @@ def test_an_empty_trust_set_trusts_nobody(envelope: bytes) -> None:
     assert verdict.exit_code == 1
 
 
+def test_what_ends_without_a_verdict_is_a_json_object_as_well(envelope: bytes) -> None:
+    with pytest.raises(ConfigError) as cut:
+        verify(envelope[:-9])
+    found = failure(cut.value)
+    schemas.check("verify-v1", found)
+    assert (found["ok"], found["authentic"], found["claims"]) == (False, False, [])
+    assert found["error"] == str(cut.value)
+
+
 @pytest.mark.parametrize("trusted", [None, TRUST, set()], ids=["no trust", "trust", "empty trust"])
 def test_the_json_object_fits_its_schema(envelope: bytes, trusted: set[bytes] | None) -> None:
     verdict = verify(envelope, trusted=trusted)
@@ -207,7 +216,7 @@ LIES: dict[str, Edit] = {
 def test_a_signed_lie_about_epsilon_fails(edit: Edit) -> None:
     body = sample.predicate()
     edit(body["claims"][1])
-    verdict = full(sample.forged(body))
+    verdict = full(sample.forged(sample.told(body)))
     assert verdict.authentic
     assert failed(verdict).keys() - ledgers.EVIDENCE == {"privacy.epsilon"}
     assert verdict.exit_code == 1
@@ -382,8 +391,30 @@ def test_every_changed_field_without_a_new_signature_is_found(any_envelope: byte
 
 
 def test_a_page_that_shows_something_else_fails(drawn: bytes) -> None:
-    verdict = full(drawn.replace(b"72 %", b"51 %"))
+    verdict = full(drawn.replace(b"73 %", b"51 %"))
     assert set(failed(verdict)) == {"report.page"}
+
+
+@pytest.mark.parametrize("reader", [{"trusted": TRUST}, {"self_signed": True}, {}], ids=["trust", "self", "nobody"])
+def test_the_first_line_about_a_page_that_shows_something_else_says_so(drawn: bytes, reader: dict[str, Any]) -> None:
+    """Else whoever reads one line takes a forged page for the signer's."""
+    for edited, authentic in ((drawn, "self_signed" in reader or "trusted" in reader), (drawn + b" ", False)):
+        verdict = verify(edited, model_sha256=sample.MODEL_SHA256, ledgers=LEDGERS, **reader)
+        assert verdict.authentic == verdict.to_json()["authentic"] == authentic
+        assert verdict.headline.startswith("NOT AUTHENTIC: the page shows something else") == (edited != drawn)
+
+
+def test_a_page_that_was_not_compared_is_told_in_the_first_line() -> None:
+    """Because another version drew it, or because what it would draw contradicts itself: that is not drawn again."""
+    older, wrong = sample.predicate(), sample.predicate()
+    older["tool"]["version"] = "0.0.1"
+    wrong["rounds"][0]["round"] = 2**53 - 1
+    about = {"0.0.1": sample.forged(older), "contradicts itself": sample.forged(wrong)}
+    for why, data in about.items():
+        verdict = full(b"<p>" + page.ENVELOPE_OPEN + data + page.ENVELOPE_CLOSE)
+        assert verdict.headline.endswith("; the page around it was NOT compared")
+        assert (verdict.claims[-1].id, verdict.claims[-1].verdict) == ("report.page", "unchecked")
+        assert why in verdict.claims[-1].why
 
 
 def test_the_envelope_of_another_report_does_not_pass_for_this_page(drawn: bytes) -> None:

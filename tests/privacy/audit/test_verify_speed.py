@@ -5,13 +5,16 @@ import json
 import resource
 import subprocess
 import sys
+import time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from privacy.audit import consistency
 from privacy.audit.ledger_chain import LEDGERS_FILE
+from privacy.audit.statement import Statement
 from privacy.dp.events import Arithmetic, GaussianEvent, Relation, Sampling, SamplingType
 from privacy.dp.filters import FilterKind
 from tests.privacy.audit import ledgers, measured, promises, sample
@@ -41,6 +44,20 @@ def large() -> dict[str, Any]:
     body["egress"] = [{"site": site, "messages": 900, "bytes": 10**6, "unmasked_arrays": 200} for site in sites]
     body["utility"].update(sites=[], left_out=[], mean=dict.fromkeys(body["utility"]["mean"]))
     return body
+
+
+def test_many_sites_in_many_rounds_are_compared_in_proportion() -> None:
+    sites, n_rounds = [f"s{place}" for place in range(3000)], 300
+    body = sample.plain_predicate()
+    answered: dict[str, Any] = {**body["rounds"][0], "answered": sites, "missing": [], "attempts": 1}
+    body["rounds"] = [{**answered, "round": number} for number in range(1, n_rounds + 1)]
+    body["run"].update(rounds=n_rounds, completed=n_rounds)
+    body["egress"] = [{"site": site, "messages": 900, "bytes": 10**6, "unmasked_arrays": 900} for site in sites]
+    body["utility"].update(sites=[], left_out=[], mean=dict.fromkeys(body["utility"]["mean"]))
+    began = time.process_time()
+    found = consistency.of_report(Statement("model.safetensors", sample.MODEL_SHA256, body))
+    assert time.process_time() - began < 10
+    assert not [problem for problem in found if "took part" in problem or "nothing is said about" in problem]
 
 
 @pytest.mark.soak

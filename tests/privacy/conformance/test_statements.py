@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-import privacy.dp.mechanism
+import privacy.dp.plan
 from privacy.conformance import statements
 from privacy.conformance.results import certain
 from privacy.conformance.sums import NoisedSum
@@ -35,9 +35,7 @@ def test_the_server_tests_all_of_its_path() -> None:
 
 
 def test_a_server_without_noise_may_not_begin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        privacy.dp.mechanism, "rounded_gaussian_exact", lambda _s, n, e: np.zeros(n, np.int64) * len(e(32))
-    )
+    monkeypatch.setattr(privacy.dp.plan, "rounded_gaussian_exact", lambda _s, n, e: np.zeros(n, np.int64) * len(e(32)))
     with pytest.raises(PrivacyError, match="the server takes no part: its central noise fails A1, noise scale"):
         statements.check_server(SITE, Keys())
 

@@ -108,3 +108,14 @@ def test_a_key_that_only_counts_beside_others_is_no_signer_s() -> None:
     for wrong in (f"{two} cosigner", f"{one} signer", f"{one} cosigner {two}", f"{one} {two}"):
         with pytest.raises(ConfigError):
             parse_trust(wrong)
+
+
+def test_a_key_that_audits_signs_no_run_unless_it_is_listed_for_both() -> None:
+    keys = [SigningKey(bytes([number]) * 32).public_key for number in range(3)]
+    run, auditor, both = (base64.b64encode(key).decode() for key in keys)
+    trust = parse_trust(f"{run}\n{auditor} auditor\n{auditor} cosigner\n{both}\n{both} auditor\n")
+    assert trust.signers == {keys[0], keys[2]}
+    assert trust.auditors == {keys[1], keys[2]}
+    assert (trust.cosigners, trust.keys) == (frozenset(), frozenset(keys))
+    with pytest.raises(ConfigError, match="names no key"):
+        parse_trust(f"{auditor} auditor")

@@ -61,6 +61,7 @@ NO_ANSWER = [
     ("colluders", ask(agents=("alba", "cork", "dole"), colluders=2)),
     ("colluders", ask(agents=("alba", "brno", "cork"), colluders=0)),
     ("colluders", ask(colluders=3)),
+    ("colluders", ask(agents=("alba", "alba", "cork", "dole"), colluders=2)),  # named twice is one
     ("colluders", ask(agents=(*AGENTS, "evil", "fano", "gera"), colluders=1)),
     ("noise", ask(NOISED, noise=Decimal("0.0999"))),
     ("noise", ask(NOISED, noise=NAN)),
