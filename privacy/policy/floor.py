@@ -9,12 +9,10 @@ See: docs/protocol.md §2.2.
 from collections.abc import Callable, Mapping
 from decimal import Decimal
 
-from privacy.charter.document import MIN_NOISE
+from privacy.charter.document import MIN_NOISE, SETTINGS
 from privacy.errors import PrivacyError
 from privacy.policy.requests import TrainingFacts
 from privacy.secagg.context import MIN_SITES, default_n_c
-
-SETTINGS = frozenset({"record", "site", "distributed"})
 
 
 class FloorRefusalError(PrivacyError):
@@ -63,7 +61,7 @@ def _threshold(facts: TrainingFacts) -> str | None:
 
 
 def _settings(facts: TrainingFacts) -> str | None:
-    odd = sorted(set(facts.protection.settings) - SETTINGS)
+    odd = sorted(set(facts.protection.settings) - set(SETTINGS))
     return f"{', '.join(odd)} is no differential privacy" if odd else None
 
 

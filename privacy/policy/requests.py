@@ -15,8 +15,6 @@ from privacy.policy.engine import Request, Value
 MOST = 2**63 - 1
 """Largest whole number of Cedar: stands for "without limit"."""
 
-SERVER_ACTIONS = ("start", "stop", "resume", "read-model", "read-report", "read-status")
-
 _ENDLESS = Decimal("Infinity")
 
 
@@ -93,7 +91,7 @@ class ServerFacts:
     Attributes:
       user: Name of the account at the other end of the socket.
       roles: That this account has.
-      action: One of ``SERVER_ACTIONS``.
+      action: One of ``server.cedarschema``.
       federation: Name of the federation.
       moment: Now, by the coordinator's clock and in its time zone.
       strategy: Name of the strategy, where the action is about one.

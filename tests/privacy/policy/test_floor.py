@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from privacy.charter import document
 from privacy.errors import ConfigError, PrivacyError
 from privacy.policy import floor
 from privacy.policy.floor import FloorRefusalError, check_floor
@@ -75,8 +74,3 @@ def test_the_threshold_is_that_of_the_protocol_against_just_less_than_a_third(n:
     with pytest.raises(ConfigError):
         Thresholds(default_n_c(n), least - 1, n, n).check(n)
     assert 3 * least >= 2 * n
-
-
-def test_the_noise_is_that_of_every_charter() -> None:
-    assert floor.MIN_NOISE == document.MIN_NOISE
-    assert set(document.SETTINGS) == floor.SETTINGS
