@@ -10,10 +10,10 @@ from typing import Any, Self
 
 from privacy.dp.combinations import COMBINATIONS
 from privacy.errors import ConfigError
+from strategies.task_file import LARGEST_WHOLE
 
 PRIVACY = tuple("+".join(names) or "none" for names in COMBINATIONS)
 _DECIMALS = ("epsilon", "delta", "budget")
-_LARGEST_WHOLE = 2**53 - 1  # that JSON holds exactly: a job has a digest
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Options:
                 f"--privacy {self.privacy.replace('+', ' --privacy ')} is not offered",
                 hint=f"There are: {', '.join(PRIVACY[:-1])}, and record together with distributed.",
             )
-        for name, most in (("rounds", _LARGEST_WHOLE), ("seed", 2**32 - 1), ("sites", _LARGEST_WHOLE)):
+        for name, most in (("rounds", LARGEST_WHOLE), ("seed", 2**32 - 1), ("sites", LARGEST_WHOLE)):
             if not 0 <= getattr(self, name) <= most:
                 raise ConfigError(f"--{name} is a whole number from 0 to {most}")
         if not (self.epsilon.is_finite() and self.epsilon > 0):
@@ -146,8 +146,8 @@ def to_number(name: str, text: str) -> float:
 def to_whole(name: str, text: str, *, low: int) -> int:
     """Reads a whole number of at least ``low``. Raises: ConfigError: It is not one, or beyond what JSON holds."""
     value = to_number(name, text)
-    if value != int(value) or not low <= value <= _LARGEST_WHOLE:
-        raise ConfigError(f"--set {name} must be a whole number from {low} to {_LARGEST_WHOLE}, not {text}")
+    if value != int(value) or not low <= value <= LARGEST_WHOLE:
+        raise ConfigError(f"--set {name} must be a whole number from {low} to {LARGEST_WHOLE}, not {text}")
     return int(value)
 
 

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 WHOLE_STEP = 2**24
 """Records of a micro-batch where a step is not divided: no step has more."""
 
-_FEW_RECORDS = 2  # of an example; a trace does not depend on how many
+FEW_RECORDS = 2
+"""Records of an example that a model is traced with; a trace does not depend on how many."""
 
 
 @lru_cache(maxsize=32)
@@ -32,7 +33,7 @@ def pieces(spec: ModelSpec, n_inputs: int, front: str, tail: str) -> tuple[Piece
 
     Raises: ConfigError: The model cannot be cut so.
     """
-    inputs = (torch.zeros(_FEW_RECORDS, n_inputs),)
+    inputs = (torch.zeros(FEW_RECORDS, n_inputs),)
     traced = trace(build(spec, n_inputs, seed=0), inputs)
     cuts = {cut.node: cut for cut in find_cuts(analyse(traced, inputs))}
     wanted = [name for name in (front, tail) if name]

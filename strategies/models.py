@@ -5,7 +5,6 @@ Torch is confined to this module and to the packages that train; everything else
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import lru_cache
 from itertools import pairwise
 
 import torch
@@ -46,12 +45,6 @@ def build(spec: ModelSpec, n_inputs: int, seed: int) -> nn.Module:
             for parameter in module.parameters():
                 parameter.zero_()
     return module
-
-
-@lru_cache(maxsize=8)
-def size_of(spec: ModelSpec, n_inputs: int) -> int:
-    """Returns ``d``, the number of parameters of a model."""
-    return layout_of(build(spec, n_inputs, seed=0)).size
 
 
 def layout_of(module: nn.Module) -> Layout:

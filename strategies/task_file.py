@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeGuard
 
+from privacy.audit.canonical import is_plain
 from privacy.errors import ConfigError
 from strategies.registry import build
 from strategies.task import Feature, ModelSpec, Reference, Target, Task, Training
@@ -20,8 +21,8 @@ TASK_KEYS = frozenset({"features", "metric", "model", "patient", "scaling", "str
 
 _HINT = "The keys and what they mean: docs/how-to-own-data.md."
 
-_LARGEST_WHOLE = 2**53 - 1
-"""Above it neither a cell nor canonical JSON, of which digests are taken, tells a whole number from the next."""
+LARGEST_WHOLE = 2**53 - 1
+"""Above it neither a cell nor canonical JSON tells a whole number from the next."""
 
 Scalar = float | str
 
@@ -66,7 +67,7 @@ class StrictTable:
             raise self.error(key, f"must be text, not {value!r}")
         if not value.strip() and default != "":
             raise self.error(key, "must not be empty")
-        return value.strip()
+        return self._plain(key, value.strip())
 
     def choice(self, key: str, options: Sequence[str], default: str | None = None) -> str:
         """Takes one of a few strings."""
@@ -84,7 +85,7 @@ class StrictTable:
             raise self.error(key, f"must be greater than {above:g}, not {value:g}")
         return float(value)
 
-    def whole(self, key: str, default: int | None = None, *, least: int = 0, most: int = _LARGEST_WHOLE) -> int:
+    def whole(self, key: str, default: int | None = None, *, least: int = 0, most: int = LARGEST_WHOLE) -> int:
         """Takes a whole number from ``least`` to ``most``."""
         value = self._take(key, default)
         if not isinstance(value, int) or isinstance(value, bool):
@@ -117,7 +118,8 @@ class StrictTable:
         for value in values:
             if not is_scalar(value):
                 raise self.error(key, f"must hold finite numbers or text, not {value!r}")
-        scalars = tuple(value.strip() if isinstance(value, str) else value for value in values if is_scalar(value))
+        read = [self._plain(key, value.strip()) if isinstance(value, str) else value for value in values]
+        scalars = tuple(value for value in read if is_scalar(value))
         if len(set(scalars)) < len(scalars):
             raise self.error(key, "holds a value twice")
         return scalars
@@ -166,6 +168,12 @@ class StrictTable:
             raise self.error(key, "is missing")
         return default
 
+    def _plain(self, key: str, text: str) -> str:
+        """Returns a text that a report may hold, line by line: refused here, not when a run that is over is signed."""
+        if not is_plain(text.replace("\n", " ")):
+            raise self.error(key, f"has a character that cannot be seen: {text!r}")
+        return text
+
     def _list(self, key: str, default: Sequence[object] | None = None) -> Sequence[object]:
         values = self._take(key, default)
         if not isinstance(values, list | tuple):
@@ -186,7 +194,7 @@ def is_number(value: object) -> TypeGuard[float]:
 
 def is_scalar(value: object) -> TypeGuard[Scalar]:
     """Whether a TOML value is a string or a finite number, a whole one small enough to be told from its neighbours."""
-    return isinstance(value, str) or (is_number(value) and not (isinstance(value, int) and abs(value) > _LARGEST_WHOLE))
+    return isinstance(value, str) or (is_number(value) and not (isinstance(value, int) and abs(value) > LARGEST_WHOLE))
 
 
 def parse_task(data: Mapping[str, object], *, where: str = "") -> Task:
@@ -207,13 +215,14 @@ def parse_task(data: Mapping[str, object], *, where: str = "") -> Task:
     entries = [_features(entry, scaling) for entry in table.tables("features")]
     _refuse_double_names(table, entries, target)
     features = tuple(feature for entry in entries for feature in entry)
+    strategies = table.table("strategies", optional=True).rest()
     task = Task(
         features=features,
         target=target,
         model=_model(table.table("model"), target, sum(feature.width for feature in features)),
         training=_training(table.table("training")),
         metric=_metric(table, target),
-        strategy_settings=_strategies(table.table("strategies", optional=True)),
+        strategy_settings={name: _strategy(table, name, given) for name, given in strategies.items()},
         scaling=scaling,
         patient=_patient(table, features, target),
     )
@@ -380,15 +389,10 @@ def _optimizer(table: StrictTable) -> Literal["sgd", "adam"]:
     return "adam" if table.choice("optimizer", ("sgd", "adam"), "sgd") == "adam" else "sgd"
 
 
-def _strategies(table: StrictTable) -> dict[str, dict[str, float]]:
-    """Returns the settings of every strategy that is listed, as `strategies.registry.build` takes them."""
-    return {name: _strategy(table, name, settings) for name, settings in table.rest().items()}
-
-
 def _strategy(table: StrictTable, name: str, settings: StrictTable) -> dict[str, float]:
     numbers = settings.numbers(positive=("learning_rate",))
     try:
         build(name, {key: value for key, value in numbers.items() if key != "learning_rate"})
     except ConfigError as error:
-        raise table.error(name, str(error), hint=error.hint) from None
+        raise table.error(f"strategies.{name}", str(error), hint=error.hint) from None
     return numbers

@@ -22,6 +22,11 @@ MAX_DEPTH = 16
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\xad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ud800-\udfff\ufeff]")
 
 
+def is_plain(text: str) -> bool:
+    """Whether people see all of ``text`` and in its order, so that a report may hold it."""
+    return _UNPRINTABLE.search(text) is None
+
+
 def dumps(value: Any) -> bytes:
     """Returns the RFC 8785 encoding of ``value``.
 

@@ -124,6 +124,7 @@ BAD: dict[str, dict[str, Any]] = {
     "features[2].name: 'age' is there twice": {"features__2__name": "age"},
     "features[1].name: 'ill' is the target": {"features__1__name": "ill"},
     "features[1].name: must not be empty": {"features__1__name": " "},
+    "features[1].name: has a character that cannot be seen": {"features__1__name": "a\u200bge"},
     "features[1].name: must be text": {"features__1__name": 3},
     "features[3].categories: must list at least two": {"features__3__categories": [1]},
     "features[3].categories: holds a value twice": {"features__3__categories": [1, 1.0]},
