@@ -22,7 +22,7 @@ from privacy.secagg.context import Roster as Keys
 from privacy.secagg.context import thresholds
 from privacy.store.run_folder import RunFolder
 from server.exchange import Clock, Egress, Exchange, Sleep, Timing
-from server.roster import Roster, call
+from server.roster import Roster, call, keep, kept
 from server.rounds import FLOOR, Driver, Journal, Resumed, RoundRecord, Schedule
 from server.secure import CentralNoise, SecureCollector
 from server.witnesses import Witnesses
@@ -138,7 +138,8 @@ def conduct(
       watcher: Told what happens.
       clock: Monotonic seconds.
       sleep: Waits for seconds.
-      journal: Where to write how far the run is; ``None`` if it will never be resumed.
+      journal: Where to write how far the run is; ``None`` if it will never be resumed. With it, the folder keeps what
+        sites say at each roll call, for those that do not answer the next.
       resumed: What the journal holds of the run already.
 
     Raises:
@@ -147,11 +148,11 @@ def conduct(
     """
     job = run.job
     tested = b"" if run.noise is None else check_server(run.noise.plan, secrets.token_bytes)
-    patient = Timing(deadline=_FIRST_ANSWER * run.timing.deadline)
     watcher.step("calling the roll")
-    roster = call(
-        grid, job.sites, run.invitation, timing=patient, clock=clock, sleep=sleep, floor=run.fewest, expected=run.nodes
-    )
+    earlier = Roster({}, {}, {}) if journal is None else kept(folder, job.sites)
+    roster = _called(grid, run, clock, sleep).after(earlier, job.sites)
+    if journal is not None:
+        keep(folder, roster)
     for site, reason in roster.absent.items():
         watcher.note(f"{site} takes no part: {reason}")
     exchange = Exchange(grid, roster.nodes, run.timing, clock, sleep, received=run.received)
@@ -183,12 +184,25 @@ def conduct(
     )
 
 
+def _called(grid: Grid, run: Run, clock: Clock, sleep: Sleep) -> Roster:
+    return call(
+        grid,
+        run.job.sites,
+        run.invitation,
+        timing=Timing(deadline=_FIRST_ANSWER * run.timing.deadline),
+        clock=clock,
+        sleep=sleep,
+        floor=run.fewest,
+        expected=run.nodes,
+    )
+
+
 def _driver(run: Run, folder: RunFolder, exchange: Exchange, roster: Roster) -> Driver:
     job = run.job
     training = job.task.training
-    weights = {site: 1.0 if job.equal_weights else float(n) for site, n in roster.n_records.items()}
+    weights = {site: 1.0 if job.equal_weights else float(roster.n_records[site]) for site in roster.nodes}
     schedule = Schedule(training.rounds, training.retries)
-    driver = Driver(exchange, job.algorithm, schedule, job.digest, weights, job.plan)
+    driver = Driver(exchange, job.algorithm, schedule, job.digest, weights, job.plan, absent=roster.absent)
     if run.keys is None:
         return driver
     if run.log is not None:

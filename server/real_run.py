@@ -124,13 +124,13 @@ class Coordinator:
             raise ConfigError(
                 f"there is a run {invitation.run} already", hint="Choose another --name, or go on: server resume."
             )
-        folder = RunFolder.create(path)
-        folder.path.chmod(0o700)
-        folder.write(INVITATION_FILE, invitation.signed(self.folder.identity))
-        for version in self.folder.charters:
-            folder.append(CHARTER_FILE, version.encode())
-        begin_transcript(folder, self.keys)
-        self._write_status(folder, job, invitation, "begun")
+        with RunFolder.prepared(path) as folder:
+            folder.path.chmod(0o700)
+            folder.write(INVITATION_FILE, invitation.signed(self.folder.identity))
+            for version in self.folder.charters:
+                folder.append(CHARTER_FILE, version.encode())
+            begin_transcript(folder, self.keys)
+            self._write_status(folder, job, invitation, "begun")
         return folder
 
     def path_of(self, run: str) -> Path:

@@ -1,16 +1,25 @@
-"""Who takes part: maps the federation's sites to Flower's nodes, once, before the first round."""
+"""Who takes part: maps the federation's sites to Flower's nodes, once, before the first round or when a run goes on.
+
+A run that goes on calls the roll anew, and a site that answered a round may not come back. Its report still says what
+that site paid and how its release path was tested, so what it said lies in the run's folder (``keep``, ``kept``).
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.serverapp import Grid
 
 from privacy.audit.egress import Sent
 from privacy.conformance import statements
 from privacy.errors import ConfigError, PrivacyError, QuorumError, RemoteProtocolError
+from privacy.store.run_folder import RunFolder, read_text
 from server.exchange import Clock, Exchange, Sleep, Timing
 from strategies.messages import HELLO, Hello
 from strategies.task import SiteId
+
+ROLL_FILE = "roll.hex"
+"""Of a run's folder: the last `Hello` of every site that ever answered this run's roll call, a line each."""
+_DAMAGED = "Bring back an intact copy of the folder, or run anew; what was spent stays spent."
 
 
 @dataclass(frozen=True)
@@ -19,11 +28,11 @@ class Roster:
 
     Attributes:
       nodes: Flower's node id per site that answered, in the federation's site order.
-      n_records: Training records per such site.
+      n_records: Training records per such site, and per site that answered an earlier roll call of the run only.
       absent: Plain reason per site that did not.
       seen: How many entries of the server's log each such site has seen.
       received: What each such site sent in answer.
-      conformance: What each such site found when it tested its own release paths; empty without noise.
+      conformance: What each site in ``n_records`` found when it last tested its own release paths; empty without noise.
     """
 
     nodes: Mapping[SiteId, int]
@@ -32,6 +41,54 @@ class Roster:
     seen: Mapping[SiteId, int] = field(default_factory=dict)
     received: Mapping[SiteId, tuple[Sent, ...]] = field(default_factory=dict)
     conformance: Mapping[SiteId, bytes] = field(default_factory=dict)
+
+    def after(self, earlier: "Roster", sites: Sequence[SiteId]) -> "Roster":
+        """Returns this roster with what sites said earlier that are not there now, all in site order."""
+        n_records = {**earlier.n_records, **self.n_records}
+        conformance = {**earlier.conformance, **self.conformance}
+        known = [site for site in sites if site in n_records]
+        return replace(
+            self,
+            n_records={site: n_records[site] for site in known},
+            conformance={site: conformance[site] for site in known},
+        )
+
+
+def keep(folder: RunFolder, roster: Roster) -> None:
+    """Writes what sites said, whole and durably, before any of them is asked for more.
+
+    Raises: ConfigError: It cannot be written: nobody may be asked.
+    """
+    said = [Hello(site, n, conformance=roster.conformance[site]) for site, n in roster.n_records.items()]
+    folder.write(ROLL_FILE, "".join(hello.encode().hex() + "\n" for hello in said).encode())
+
+
+def kept(folder: RunFolder, sites: Sequence[SiteId]) -> Roster:
+    """Returns what sites said at earlier roll calls of a run, as a roster where nobody is there now.
+
+    Args:
+      folder: Of the run.
+      sites: Of the run.
+
+    Raises: ConfigError: The file is damaged, or holds what no roll call accepts.
+    """
+    path = folder.path / ROLL_FILE
+    lines = read_text(path).splitlines() if path.exists() else []
+    try:
+        said = {hello.site: hello for hello in (_read_again(line, sites) for line in lines)}
+    except (ValueError, ConfigError, PrivacyError, RemoteProtocolError) as error:
+        raise ConfigError(f"{path} is damaged: {error}", hint=_DAMAGED) from error
+    n_records = {site: hello.n_records for site, hello in said.items()}
+    return Roster({}, n_records, {}, conformance={site: hello.conformance for site, hello in said.items()})
+
+
+def _read_again(line: str, sites: Sequence[SiteId]) -> Hello:
+    """Checks a line of the file as if the site had said it now."""
+    hello = Hello.decode(bytes.fromhex(line))
+    if hello.site not in sites:
+        raise ConfigError(f"{hello.site} is no site of this run")
+    statements.check(hello.conformance, who=hello.site)
+    return hello
 
 
 def call(  # the arguments are the whole environment of a pure procedure

@@ -148,6 +148,7 @@ class Driver:
       weights: Public weight per site.
       plan: Who holds what; a site is sent the coordinates that it trains and no others.
       collect: How contributions come in; one by one, in the clear, if ``None``: for whole models only.
+      absent: Plain reason per site that does not answer this roll call; every record names it as missing.
       on_lost: Told, once, of the attempts at a round that has no record: its number and how many were begun.
       stopped: Why the run ended before its last round; empty if it did not.
       lost_attempts: Attempts that were begun at the round after the last; they belong to no record, and were paid for.
@@ -160,6 +161,7 @@ class Driver:
     weights: Mapping[SiteId, float]
     plan: Plan
     collect: Collect | None = None
+    absent: Mapping[SiteId, str] = field(default_factory=dict)
     on_lost: Callable[[int, int], None] = lambda _number, _attempts: None
     stopped: str = field(default="", init=False)
     lost_attempts: int = field(default=0, init=False)
@@ -201,7 +203,8 @@ class Driver:
                 break
             here, begun = self._after(here, found, attempt), 0
             seconds, skipped = self.exchange.clock() - began, self._is_short(found)
-            record = RoundRecord(number, attempt, found.answered, found.missing, skipped, seconds, found.still)
+            missing = {**found.missing, **self.absent}
+            record = RoundRecord(number, attempt, found.answered, missing, skipped, seconds, found.still)
             if journal is not None:
                 journal.committed(record, replace(here, egress=self._egress()))
             on_round(record, here.state)

@@ -88,14 +88,14 @@ class Experiment:
         if job.privacy:
             observer.step("calibrating the noise for the whole run")
         sites = [site_of(job, site, data[site].train) for site in job.sites]
-        folder = RunFolder.create(path)
-        accounts = Accounts.of(options, folder.path, run_id)
-        if job.division.private:
-            (folder.path / PRIVATE_FOLDER).mkdir(mode=0o700)
-        establish(job, folder, datetime.now(UTC))
-        accounts.prepare(job, sites, options)
-        experiment = cls(job, options, engine, run_id, observer, data, folder, accounts)
-        experiment.write_status("running")
+        with RunFolder.prepared(path) as folder:
+            accounts = Accounts.of(options, folder.path, run_id)
+            if job.division.private:
+                (folder.path / PRIVATE_FOLDER).mkdir(mode=0o700)
+            establish(job, folder, datetime.now(UTC))
+            accounts.prepare(job, sites, options)
+            experiment = cls(job, options, engine, run_id, observer, data, folder, accounts)
+            experiment.write_status("running")
         return experiment
 
     def run(self, grid: Grid, *, sleep: Sleep = time.sleep) -> Outcome:

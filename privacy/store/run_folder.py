@@ -10,8 +10,10 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,25 @@ class RunFolder:
         except OSError as error:
             raise _unwritable(path, error) from error
         return cls(path)
+
+    @classmethod
+    @contextmanager
+    def prepared(cls, path: Path) -> Iterator["RunFolder"]:
+        """Lends a new folder to be filled before a run begins; whatever fails there leaves the place as it was.
+
+        Raises: ConfigError: As ``create``.
+        """
+        there = os.path.exists(path)  # noqa: PTH110 - Path's raises where it may not look
+        folder = cls.create(path)
+        try:
+            yield folder
+        except BaseException:
+            with suppress(OSError):  # what failed first is what a person must know
+                for each in folder.path.iterdir():  # all of it is ours: the place was empty
+                    shutil.rmtree(each, ignore_errors=True) if each.is_dir() else each.unlink(missing_ok=True)
+                if not there:
+                    folder.path.rmdir()
+            raise
 
     def write(self, name: str, data: bytes) -> Path:
         """Replaces a file whole and durably. Raises: ConfigError: It cannot be written."""

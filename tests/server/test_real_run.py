@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.app import Context, Message
 
 from privacy.audit import conformance_claim, egress, envelope, statement
 from privacy.audit.egress import EGRESS_FILE
@@ -17,6 +18,7 @@ from privacy.charter.rules import CharterRefusalError
 from privacy.errors import ConfigError, QuorumError, VerificationError
 from privacy.store.evidence_files import AtHand
 from privacy.store.run_folder import REPORT_FILE
+from server import real_run
 from server.exchange import Answers, Exchange
 from simulations.local_grid import SiteApp
 from strategies.job import Job
@@ -264,6 +266,18 @@ def test_a_run_is_begun_once_and_found_again_only_if_it_is_our_own(parties: Part
         parties.drive()
 
 
+def test_a_run_that_could_not_be_begun_can_be_begun_again(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_folder: Path, _keys: object) -> None:
+        raise ConfigError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(real_run, "begin_transcript", full)
+        with pytest.raises(ConfigError, match="no space left"):
+            begun(parties, parties.job())
+    assert not folder_of(parties).exists()
+    begun(parties, parties.job())
+
+
 def test_a_node_that_answers_as_another_site_is_not_believed(parties: Parties, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which node a site is follows from its key in the charter: here those of two sites are exchanged."""
     genuine, exchanged = parties._app, {"alba": "brno", "brno": "alba"}
@@ -274,3 +288,62 @@ def test_a_node_that_answers_as_another_site_is_not_believed(parties: Parties, m
     monkeypatch.setattr(parties, "_app", app)
     with pytest.raises(QuorumError, match="2 of 4 sites answered"):
         parties.run(parties.job())
+
+
+@pytest.mark.parametrize("unit", ["record", "site"])
+def test_a_site_that_does_not_come_back_is_reported_with_what_it_said_before(
+    unit: str, parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answered a round: the report says what it may have paid, and rests on the tests of its release path."""
+    gone = parties.federation.sites[-1]
+    kill_at(parties, "round 1 of 3")
+    with pytest.raises(KilledError):
+        parties.run(parties.job(unit, retries="0", unit=unit))
+    without(parties, monkeypatch, gone)
+    parties.lines = []
+    done = parties.drive()
+    assert [gone in record.answered for record in done.rounds] == [True, False, False]
+    found = folder_of(parties) / REPORT_FILE
+    told = statement.decode(envelope.decode(found.read_bytes()).payload)
+    (claim,) = told.epsilons
+    paid = {one["site"]: one["events"][0]["count"] for one in claim["sites"]}
+    assert paid == ({"server": 3} if unit == "site" else dict.fromkeys(parties.federation.sites, 3))
+    assert conformance_claim.said_by(told, gone) == (folder_of_site(parties, gone) / "conformance").read_bytes() != b""
+    stated = told.claim("sites.statements") or {}
+    assert [(one["site"], one["reason"]) for one in stated["unattested"]] == [(gone, "it did not answer")]
+    verdict = verify(found.read_bytes(), self_signed=True, **vars(AtHand.beside(found)))
+    assert [one.id for one in verdict.claims if one.verdict == "fails"] == []
+
+
+def test_a_site_that_comes_back_later_is_in_every_round_of_the_report(
+    parties: Parties, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = parties.federation.sites[-1]
+    kill_at(parties, "round 1 of 3")
+    with pytest.raises(KilledError):
+        parties.run(parties.job("record"))
+    kill_at(parties, "round 2 of 3")
+    with monkeypatch.context() as patched:
+        without(parties, patched, gone)
+        with pytest.raises(KilledError):
+            parties.drive()
+    parties.lines = []
+    done = parties.drive()
+    assert [gone in record.answered for record in done.rounds] == [True, False, True]
+    assert gone in done.rounds[1].missing
+    found = folder_of(parties) / REPORT_FILE
+    verdict = verify(found.read_bytes(), self_signed=True, **vars(AtHand.beside(found)))
+    assert [one.id for one in verdict.claims if one.verdict == "fails"] == []
+
+
+def without(parties: Parties, monkeypatch: pytest.MonkeyPatch, site: str) -> None:
+    """From now on nobody reaches the site's agent."""
+    genuine = parties._app
+
+    def app(name: str) -> SiteApp:
+        def silent(_message: Message, _context: Context) -> Message:
+            raise ConnectionError
+
+        return silent if name == site else genuine(name)
+
+    monkeypatch.setattr(parties, "_app", app)

@@ -1,17 +1,21 @@
 """The roll call: late, silent, lying and unknown nodes, on a clock that nobody waits for."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
 
 import cbor2
 import pytest
 from flwr.app import Message
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from privacy.audit import canonical
-from privacy.errors import QuorumError
+from privacy.errors import ConfigError, QuorumError
+from privacy.store.run_folder import RunFolder
 from server.exchange import Timing
-from server.roster import Roster, call
+from server.roster import ROLL_FILE, Roster, call, keep, kept
 from strategies.messages import HELLO, Hello
 from strategies.task import SiteId
 from tests.server.scripted import Delivery, FakeClock, ScriptedGrid, fails, says
@@ -161,3 +165,45 @@ def test_where_nodes_follow_from_keys_nobody_answers_in_anothers_name() -> None:
     roster = call(roll.grid, SITES, b"", timing=TIMING, clock=clock, sleep=clock.sleep, floor=3, expected=nodes)
     assert roster.nodes == {SITES[0]: 9, SITES[2]: 3, SITES[3]: 7}
     assert "another node says that it is cleveland" in roster.absent[SITES[1]]
+
+
+class TestKept:
+    """What sites said is read again when a run goes on: from a file, so from a stranger."""
+
+    def roster(self, *sites: SiteId, n_records: int = 3) -> Roster:
+        return Roster({}, dict.fromkeys(sites, n_records), {}, conformance=dict.fromkeys(sites, stated()))
+
+    def test_it_is_read_as_it_was_written(self, tmp_path: Path) -> None:
+        assert kept(RunFolder(tmp_path), SITES) == Roster({}, {}, {})
+        keep(RunFolder(tmp_path), self.roster(*SITES, n_records=2**53))
+        assert kept(RunFolder(tmp_path), SITES) == self.roster(*SITES, n_records=2**53)
+
+    def test_who_is_there_now_is_believed_now(self) -> None:
+        earlier, now = self.roster(SITES[3], SITES[0]), replace(self.roster(*SITES[1:]), nodes={SITES[1]: 5})
+        found = replace(now, n_records=dict.fromkeys(SITES[1:], 4)).after(earlier, SITES)
+        assert list(found.n_records.items()) == list(zip(SITES, (3, 4, 4, 4), strict=True))
+        assert (tuple(found.conformance), found.nodes) == (SITES, now.nodes)
+
+    @pytest.mark.parametrize(
+        ("hello", "reason"),
+        [
+            (Hello(SITES[0], 3, 0, stated(passed=False)), "does not conform"),
+            (Hello(SITES[0], 3, 0, b"[{}]"), "not a valid privacy-audit-v1"),
+            (Hello(SiteId("atlantis"), 3), "atlantis is no site of this run"),
+        ],
+    )
+    def test_what_no_roll_call_accepts_is_refused(self, hello: Hello, reason: str, tmp_path: Path) -> None:
+        (tmp_path / ROLL_FILE).write_text(hello.encode().hex() + "\n")
+        with pytest.raises(ConfigError, match=f"is damaged: .*{reason}"):
+            kept(RunFolder(tmp_path), SITES)
+
+    @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(st.data())
+    def test_a_damaged_file_is_a_plain_error_or_says_as_much(self, tmp_path: Path, data: st.DataObject) -> None:
+        folder = RunFolder(tmp_path)
+        keep(folder, self.roster(*SITES))
+        whole = bytearray(folder.read(ROLL_FILE))
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+        (tmp_path / ROLL_FILE).write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+        with suppress(ConfigError):
+            assert kept(folder, SITES).n_records.keys() <= set(SITES)

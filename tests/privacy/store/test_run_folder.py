@@ -84,3 +84,30 @@ def test_reading_names_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(b"12345")
     with pytest.raises(ConfigError, match="larger"):
         read_file(tmp_path / "big", limit=4)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_preparation_that_fails_leaves_the_place_as_it_was(there: bool, tmp_path: Path) -> None:
+    place = tmp_path / "run"
+    if there:
+        place.mkdir()
+
+    def fail(folder: RunFolder) -> None:
+        folder.write("run.toml", b"half")
+        folder.append("log/lines", b"one")
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), RunFolder.prepared(place) as folder:
+            fail(folder)
+        assert list(tmp_path.rglob("*")) == [place] * there
+    with RunFolder.prepared(place) as folder:
+        folder.write("run.toml", b"whole")
+    assert folder.read("run.toml") == b"whole"
+
+
+def test_a_place_with_something_in_it_is_not_cleared(tmp_path: Path) -> None:
+    (tmp_path / "mine").touch()
+    with pytest.raises(ConfigError, match="not an empty folder"), RunFolder.prepared(tmp_path):
+        raise AssertionError
+    assert (tmp_path / "mine").exists()
