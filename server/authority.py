@@ -33,7 +33,7 @@ def authorise(folder: SiteFolder, action: str, now: datetime, *, user: str, stra
 
     Args:
       folder: The coordinator's.
-      action: One of ``privacy.policy.requests.SERVER_ACTIONS``.
+      action: One of ``privacy/policy/server.cedarschema``.
       now: With a time zone.
       user: Name of the account.
       strategy: What it would run, where the action is about one.

@@ -22,7 +22,6 @@ from typing import Any, TypeVar
 
 import httpx
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from flwr.app import Error, Message, Metadata
 from flwr.app.message import make_message
 from flwr.cli.build import build_fab_from_files
@@ -67,7 +66,6 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.config_loader import SuperLinkLifespanConfig, load_control_authn_plugin
 from flwr.superlink.grid import HttpGrid
 from flwr.superlink.main import create_app
-from flwr.superlink.routers.fleet.router import router
 from google.protobuf.message import DecodeError
 
 from privacy.errors import ConfigError, TransportError
@@ -159,11 +157,6 @@ def register(app: FastAPI, flower_key: str) -> int:
         if state.node_public_key_to_node_id.get(key) != wanted:
             raise ConfigError(f"Flower did not register node {wanted}")
     return wanted
-
-
-def routes() -> frozenset[str]:
-    """Returns the paths of Flower's Fleet API."""
-    return frozenset(route.path for route in router.routes if isinstance(route, APIRoute))
 
 
 def read(path: str, body: bytes) -> Any:

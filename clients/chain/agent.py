@@ -31,6 +31,7 @@ from clients.training import GradientSource, Steps, noisy_mean, set_gradients, t
 from privacy.dp.noise import Entropy, poisson_mask
 from privacy.dp.plan import RecordPlan
 from privacy.errors import ConfigError, RemoteProtocolError
+from strategies.chain_job import FEW_RECORDS
 from strategies.chain_plan import ChainPlan
 from strategies.contribution import Vector
 from strategies.cuts import build as build_piece
@@ -40,7 +41,6 @@ from strategies.task import ModelSpec, SiteId, Training
 from strategies.tracing import Trace, trace
 
 _LOG = logging.getLogger(__name__)
-_FEW_RECORDS = 2  # of an example; a trace does not depend on how many
 
 
 @dataclass(frozen=True)
@@ -198,4 +198,4 @@ class _Ends(nn.Module):
 
 def _traced(spec: ModelSpec, n_inputs: int) -> Trace:
     """Traces the model afresh; its values do not matter, they are loaded before every round."""
-    return trace(build(spec, n_inputs, seed=0), (torch.zeros(_FEW_RECORDS, n_inputs),))
+    return trace(build(spec, n_inputs, seed=0), (torch.zeros(FEW_RECORDS, n_inputs),))

@@ -10,13 +10,12 @@ import torch
 from torch import fx, nn
 
 from strategies import own_model
+from strategies.chain_job import FEW_RECORDS
 from strategies.chain_plan import StageSpec
 from strategies.cuts import Piece, build
 from strategies.models import build as build_model
 from strategies.study import Study
 from strategies.tracing import Inputs, Trace, trace
-
-_FEW_RECORDS = 2  # of an example; a trace does not depend on how many
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class Installed:
 
         def make(seed: int) -> tuple[nn.Module, Inputs]:
             task = study.task
-            return build_model(task.model, task.n_inputs, seed), (torch.zeros(_FEW_RECORDS, task.n_inputs),)
+            return build_model(task.model, task.n_inputs, seed), (torch.zeros(FEW_RECORDS, task.n_inputs),)
 
         return cls(f"the study {study.name}", make)
 

@@ -136,11 +136,6 @@ def steinke(m: int, guesses: Sequence[Guesses], delta: float, alpha: float = 0.0
     return best
 
 
-def fdp_rejects(m: int, r: int, v: int, mu: float, p: float) -> bool:
-    """Says whether ``v`` right of ``r`` guesses refute mu-Gaussian differential privacy at level ``p``."""
-    return _fdp_margin(m, r, v, mu, p) > 0
-
-
 def fdp_mu(m: int, r: int, v: int, p: float) -> float:
     """Returns the largest mu that is refuted at level ``p``; 0 where none is."""
     return _largest(lambda mu: _fdp_margin(m, r, v, mu, p), 0.0)

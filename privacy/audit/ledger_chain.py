@@ -20,7 +20,7 @@ from privacy.audit.statement import Statement
 from privacy.dp.events import Event, merged
 from privacy.dp.filters import Filter
 from privacy.errors import ConfigError, FederationError, VerificationError
-from privacy.store.books import Books, Line, Link, State
+from privacy.store.books import Books, Line, Link
 from privacy.store.budgets import Debit
 
 CLAIM = "ledger.chain"
@@ -181,7 +181,7 @@ def _claim(data: bytes, run: str, ledgers: Mapping[str, Books]) -> dict[str, Any
 
 
 def _of_run(books: Books, run: str) -> list[Line]:
-    return [line for line in books.lines.values() if line.debit.run == run and line.state is not State.VOIDED]
+    return [line for line in books.lines.values() if line.debit.run == run]
 
 
 def contradictions(report: Statement) -> Iterator[str]:
@@ -250,7 +250,7 @@ def _budget(holder: str, books: Books, last: Line, shown: dict[str, Any] | None)
     if terms != (shown["filter"], shown["order"], shown["budget"], shown["delta"]):
         yield f"the ledger of {holder} has another budget than the report shows"
     # Another run may have debited while the report was drawn up; nothing that stood before this run's end is left out.
-    before = [line.debit for line in books.lines.values() if line.link <= last.link and line.state is not State.VOIDED]
+    before = [line.debit for line in books.lines.values() if line.link <= last.link]
     before = [debit for debit in before if (books.asset(debit.asset), debit.claim) == (asset, claim)]
     least, listed = _executions([debit.event for debit in before]), _executions(pricing.events_of(shown))
     most = _executions(books.spent(asset.name, claim))

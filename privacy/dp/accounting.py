@@ -6,9 +6,7 @@ Skellam events are priced by RDP only: no worst direction is known in many dimen
 """
 
 import math
-from bisect import bisect_left
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from decimal import ROUND_UP, Decimal
 from functools import lru_cache
@@ -193,49 +191,6 @@ def _calibrated(event: GaussianEvent, target: Decimal, delta: Decimal, relation:
     while excess(float(multiplier)) > 0:
         multiplier += _STEP
     return multiplier
-
-
-def executions_within(
-    event: Event,
-    *,
-    budget: Decimal,
-    delta: Decimal,
-    relation: Relation = Relation.REPLACE_SPECIAL,
-    spent: Sequence[Event] = (),
-    accountant: Accountant | None = None,
-) -> int:
-    """Counts how many executions of a mechanism a budget still allows, planned now and not changed later.
-
-    Args:
-      event: The mechanism; its own count is ignored.
-      budget: Largest epsilon for everything together, > 0.
-      delta: 0 < delta < 1.
-      relation: What neighbours differ by.
-      spent: What was executed before.
-      accountant: The one that the claim is made by, unless given.
-
-    Returns: The largest such number, at most 10^9; 0 where not even one fits.
-    Raises: UnsupportedEventError: An event is not priced. ConfigError: Unusable numbers.
-    """
-    _check_budget(budget, delta)
-    by = accountant or accountant_for([*spent, event])
-
-    def exceeds(count: int) -> bool:
-        return epsilon([*spent, event.times(count)], delta, relation, by) > float(budget)
-
-    fit = 0
-    if by == "PLD":  # cheap, and never below PLD where it is offered: begin with what it allows
-        with suppress(UnsupportedEventError):
-            fit = executions_within(event, budget=budget, delta=delta, relation=relation, spent=spent, accountant="RDP")
-    if fit and exceeds(fit):
-        fit = 0
-    step = max(1, fit // 8)
-    while fit + step <= _MOST and not exceeds(fit + step):
-        fit, step = fit + step, 2 * step
-    return fit + bisect_left(range(fit + 1, min(fit + step, _MOST + 1)), True, key=exceeds)
-
-
-_MOST = 10**9
 
 
 def round_up(value: float, places: int = 4) -> str:

@@ -7,7 +7,7 @@ event's JSON leaves out has its default, so events written before the field exis
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from decimal import ROUND_FLOOR, Context, Decimal, InvalidOperation
+from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Any, TypeAlias, TypeVar
 
@@ -229,32 +229,6 @@ def merged(events: Sequence[_E]) -> tuple[_E, ...]:
         key = replace(event, count=1)
         counts[key] = counts.get(key, 0) + event.count
     return tuple(replace(key, count=count) for key, count in counts.items())
-
-
-def joint(events: Sequence[GaussianEvent]) -> GaussianEvent:
-    """Returns what several releases from the *same batch* cost: a gradient and a clipping quantile, say.
-
-    Each is a Gaussian of the same draw of records, so together they are one Gaussian in more dimensions with
-    1 / z^2 = sum of 1 / z_i^2; pricing them one by one would count the sampling's amplification twice
-    (docs/privacy-rules.md, 13).
-
-    Args:
-      events: At least one; equal sampling, group and count.
-
-    Returns: The one event, its multiplier rounded down.
-    Raises: UnsupportedEventError: The releases are not of one batch.
-    """
-    if not events or len({(event.sampling, event.group, event.count) for event in events}) != 1:
-        raise UnsupportedEventError("only releases with the same sampling, group and count share a batch")
-    precise = Context(prec=40)
-    rates = (precise.divide(Decimal(1), event.noise_multiplier**2) for event in events)
-    multiplier = precise.divide(Decimal(1), precise.sqrt(sum(rates, Decimal(0))))
-    exact = all(event.arithmetic is Arithmetic.INTEGER_EXACT for event in events)
-    return replace(
-        events[0],
-        noise_multiplier=multiplier.quantize(Decimal("1e-9"), rounding=ROUND_FLOOR),
-        arithmetic=Arithmetic.INTEGER_EXACT if exact else Arithmetic.FLOAT,
-    )
 
 
 def decimal(text: object) -> Decimal:

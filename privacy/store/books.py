@@ -2,7 +2,7 @@
 
 Entry ``n`` carries SHA-256(hash of entry n-1 || text of entry n), so one changed, missing or inserted entry breaks the
 chain, and the head alone stands for the whole history. The rules of life: a debit is *reserved*, then perhaps
-*released*; it counts from its reservation for ever, unless an officer's signature says that nothing left (*voided*).
+*released*; it counts from its reservation for ever.
 """
 
 import hashlib
@@ -20,12 +20,10 @@ from privacy.errors import (
     ConfigError,
     FederationError,
     LocalProtocolError,
-    PrivacyError,
     UnsupportedEventError,
     VerificationError,
 )
-from privacy.keys import signing
-from privacy.store.budgets import UNLIMITED, Asset, Debit, Unlimited, check_names, epsilon_at_most, filter_name
+from privacy.store.budgets import UNLIMITED, Asset, Debit, Unlimited, epsilon_at_most, filter_name
 
 _DOWN = Context(prec=60, rounding=ROUND_FLOOR)
 _EXACT = Context(prec=200, traps=[Inexact])
@@ -46,11 +44,10 @@ START = Link(0, bytes(32))
 
 
 class State(StrEnum):
-    """Where a debit stands; only a voided one does not count."""
+    """Where a debit stands; it counts in either state."""
 
     RESERVED = "reserved"
     RELEASED = "released"
-    VOIDED = "voided"
 
 
 @dataclass(frozen=True)
@@ -60,12 +57,6 @@ class Line:
     link: Link
     debit: Debit
     state: State
-
-
-def void_record(link: Link, reason: str) -> bytes:
-    """Returns what an officer signs to say that nothing left for a reservation, of this ledger and no other."""
-    check_names(reason)
-    return f"collegium/ledger-void/v1\n{link.seq} {link.hash.hex()}\n{reason}\n".encode()
 
 
 class Books:
@@ -122,8 +113,6 @@ class Books:
             case "released":
                 line = self._pending(body["seq"])
                 self.lines[line.link.seq] = Line(line.link, line.debit, State.RELEASED)
-            case "voided":
-                self._void(body["seq"], body["reason"], bytes.fromhex(body["signature"]))
             case _:
                 raise ValueError(kind)
 
@@ -132,21 +121,13 @@ class Books:
             raise ValueError(name)
 
     def _reserve(self, link: Link, debit: Debit) -> None:
-        self._count(debit, debit.event.count)
-        self._taken.add(debit.release)
-        self.lines[link.seq] = Line(link, debit, State.RESERVED)
-
-    def _void(self, seq: int, reason: str, signature: bytes) -> None:
-        line = self.check_void(seq, reason, signature)
-        self._count(line.debit, -line.debit.event.count)
-        self.lines[seq] = Line(line.link, line.debit, State.VOIDED)
-
-    def _count(self, debit: Debit, executions: int) -> None:
         for purpose in (debit.purpose, None):
             key = self.asset(debit.asset).name, debit.claim, purpose
-            self._sums.setdefault(key, _Sum()).add(debit.event.times(1), executions)
+            self._sums.setdefault(key, _Sum()).add(debit.event.times(1), debit.event.count)
         limit, executed = self._plans.get(debit.plan, (debit.limit, 0))
-        self._plans[debit.plan] = limit, executed + executions
+        self._plans[debit.plan] = limit, executed + debit.event.count
+        self._taken.add(debit.release)
+        self.lines[link.seq] = Line(link, debit, State.RESERVED)
 
     def _pending(self, seq: int) -> Line:
         line = self.lines.get(seq)
@@ -171,7 +152,7 @@ class Books:
         return self._sum(asset, claim, purpose).events()
 
     def n_events(self, asset: str, claim: str) -> int:
-        """Counts the different events that ever counted against a budget, those that were voided included."""
+        """Counts the different events that count against a budget."""
         return len(self._sum(asset, claim).executions)
 
     def _sum(self, asset: str, claim: str, purpose: str | None = None) -> "_Sum":
@@ -247,22 +228,6 @@ class Books:
             spent, events = self._sum(asset.name, claim, purpose), [event for use, event in wanted if use == purpose]
             _check_sum(budget, asset.purposes[purpose], spent, events, f"{what} for {purpose}")
 
-    def check_void(self, seq: int, reason: str, signature: bytes) -> Line:
-        """Returns the reservation that an officer's signature over ``void_record`` voids.
-
-        Raises:
-          PrivacyError: It is no open reservation, or nobody was named who may sign.
-          VerificationError: The signature does not fit.
-        """
-        line = self.lines.get(seq)
-        if line is None or line.state is not State.RESERVED:
-            raise PrivacyError(f"entry {seq} is no open reservation: it counts as it is")
-        officer = self.asset(line.debit.asset).officer
-        if officer is None:
-            raise PrivacyError(f"asset {line.debit.asset} names no officer: entry {seq} counts")
-        signing.verify(officer, signature, void_record(line.link, reason))
-        return line
-
 
 class _Sum:
     """The executions that count against one budget and what they cost, which is computed again only where they changed.
@@ -271,7 +236,7 @@ class _Sum:
     """
 
     def __init__(self) -> None:
-        self.executions: dict[Event, int] = {}  # by event of one execution; 0 once all of them are voided
+        self.executions: dict[Event, int] = {}  # by event of one execution
         self._costs: dict[Event, Decimal] = {}
         self._total = Decimal(0)
         self._changed: dict[Event, None] = {}  # not priced since
@@ -281,13 +246,13 @@ class _Sum:
         self._changed[one] = None
 
     def events(self) -> tuple[Event, ...]:
-        return tuple(one.times(count) for one, count in self.executions.items() if count)
+        return tuple(one.times(count) for one, count in self.executions.items())
 
     def cost(self, budget: Filter) -> Decimal:
         """Returns the sum of costs, by the one budget that this is ever asked about."""
         while self._changed:
             one = next(iter(self._changed))
-            cost = self._cost_of(one, self.executions[one], budget)
+            cost = budget.cost(one.times(self.executions[one]))
             self._total = _EXACT.add(self._total, _EXACT.subtract(cost, self._costs.get(one, Decimal(0))))
             self._costs[one] = cost
             del self._changed[one]
@@ -298,13 +263,9 @@ class _Sum:
         total = self.cost(budget)
         for event in merged(wanted):
             one = event.times(1)
-            after = self._cost_of(one, self.executions.get(one, 0) + event.count, budget)
+            after = budget.cost(one.times(self.executions.get(one, 0) + event.count))
             total = _EXACT.add(total, _EXACT.subtract(after, self._costs.get(one, Decimal(0))))
         return total
-
-    @staticmethod
-    def _cost_of(one: Event, executions: int, budget: Filter) -> Decimal:
-        return budget.cost(one.times(executions)) if executions else Decimal(0)
 
 
 def entry(kind: str, body: Mapping[str, Any]) -> str:

@@ -45,14 +45,12 @@ class Asset:
       purposes: Which uses are allowed, each with the share of every budget that it may spend at most, in (0, 1]; the
         budget itself binds their sum.
       aliases: Other names of the same population; more may be declared later, none taken back.
-      officer: Raw Ed25519 public key of whoever may sign that nothing left; without it a reservation is final.
     """
 
     name: str
     budgets: Mapping[str, Budget]
     purposes: Mapping[str, Decimal] = field(default_factory=lambda: {"training": Decimal(1)})
     aliases: tuple[str, ...] = ()
-    officer: bytes | None = None
 
     def __post_init__(self) -> None:
         check_names(self.name, *self.aliases, *self.budgets, *self.purposes)
@@ -67,7 +65,6 @@ class Asset:
             "asset": self.name,
             "budgets": {claim: _budget_to_json(budget) for claim, budget in self.budgets.items()},
             "purposes": {purpose: f"{share:f}" for purpose, share in self.purposes.items()},
-            "officer": None if self.officer is None else self.officer.hex(),
         }
 
     @classmethod
@@ -77,7 +74,6 @@ class Asset:
             body["asset"],
             {claim: _budget_from_json(budget) for claim, budget in body["budgets"].items()},
             {purpose: decimal(share) for purpose, share in body["purposes"].items()},
-            officer=None if body["officer"] is None else bytes.fromhex(body["officer"]),
         )
 
 

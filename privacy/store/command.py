@@ -131,7 +131,6 @@ def _statement(books: Books, shown: Sequence[Asset]) -> dict[str, Any]:
         {
             "asset": asset.name,
             "aliases": list(books.aliases(asset.name)),
-            "refunds_signed_by": None if asset.officer is None else asset.officer.hex(),
             "budgets": [_standing(books, asset, claim, budget) for claim, budget in asset.budgets.items()],
         }
         for asset in shown
@@ -185,7 +184,7 @@ def _released(lines: Sequence[Line]) -> dict[str, Any]:
         "rounds": [min(line.debit.round for line in lines), max(line.debit.round for line in lines)],
         "event": first.event.times(1).to_json(),
         "words": event_words(first.event),
-        "executions": sum(line.debit.event.count for line in lines if line.state is not State.VOIDED),
+        "executions": sum(line.debit.event.count for line in lines),
         "limit": first.limit,
         "attempts": {str(state): sum(line.state is state for line in lines) for state in State},
     }
@@ -275,9 +274,8 @@ def _event_table(events: Sequence[dict[str, Any]], asset: str) -> Table:
         rounds = str(first) if first == last else f"{first} to {last}"
         attempts = one["attempts"]
         released = f"{attempts['released']} of {sum(attempts.values())}"
-        voided = f", {attempts['voided']} voided" if attempts["voided"] else ""
         executions = f"{one['executions']} of {one['limit']}"
-        table.add_row(run, one["words"], one["purpose"], one["claim"], rounds, executions, released + voided)
+        table.add_row(run, one["words"], one["purpose"], one["claim"], rounds, executions, released)
     return table
 
 

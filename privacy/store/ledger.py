@@ -7,7 +7,6 @@ What it does not defend: whoever can write the site's disk can write another his
 elsewhere, and ``check_head`` finds a ledger that is older than what the witness saw.
 """
 
-import os
 import secrets
 import sqlite3
 import threading
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from privacy.errors import ConfigError, LocalProtocolError, PrivacyError, VerificationError
+from privacy.errors import ConfigError, LocalProtocolError, VerificationError
 from privacy.store.books import START, Books, Link, State, entry
 from privacy.store.budgets import Asset, Debit
 from privacy.store.database import Database
@@ -24,7 +23,7 @@ from privacy.store.database import Database
 class Ledger:
     """A ledger file; safe to use from several threads and processes at once.
 
-    Opening checks the file, the hash chain over all entries, and the signature of every voided reservation.
+    Opening checks the file and the hash chain over all entries.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,8 +36,6 @@ class Ledger:
         self._database = Database(path)
         self._books = Books()
         self._lock = threading.Lock()
-        self._reserved_here: set[Link] = set()
-        self._process = os.getpid()
         if self.head() == START:
             raise ConfigError(f"{path} holds no ledger", hint="A budget ledger is created once, on purpose.")
 
@@ -80,18 +77,16 @@ class Ledger:
         Args:
           debits: Every line of one release: one for each claim that the asset has a budget for.
 
-        Returns: Where each stands, for ``release`` or ``void``.
+        Returns: Where each stands, for ``release``.
         Raises: FederationError: As ``Books.check``, or the file cannot be written. Nothing may leave.
         """
-        with self._lock:
-            with self._database.writing() as connection:
-                link = self._catch_up(connection)
-                self._books.check(debits)
-                links = []
-                for debit in debits:
-                    link = _append(connection, link, "reserved", debit.to_json())
-                    links.append(link)
-            self._reserved_here |= set(links)
+        with self._lock, self._database.writing() as connection:
+            link = self._catch_up(connection)
+            self._books.check(debits)
+            links = []
+            for debit in debits:
+                link = _append(connection, link, "reserved", debit.to_json())
+                links.append(link)
         return tuple(links)
 
     def release(self, links: Sequence[Link]) -> None:
@@ -106,29 +101,6 @@ class Ledger:
                 if line is None or line.link != link or line.state is not State.RESERVED:
                     raise LocalProtocolError(f"entry {link.seq} is no open reservation")
                 head = _append(connection, head, "released", {"seq": link.seq})
-            self._reserved_here -= set(links)
-
-    def void(self, link: Link, reason: str, signature: bytes) -> None:
-        """Takes a reservation back, on an officer's word that nothing left; call it before masked bytes exist.
-
-        Only the object that reserved can do so, in the process that it was made in: after a crash nobody knows what
-        left.
-
-        Args:
-          link: As ``reserve`` returned it.
-          reason: Why, in words.
-          signature: Of the asset's officer, over ``void_record(link, reason)``.
-
-        Raises: PrivacyError or VerificationError: It counts for ever (``Books.check_void``).
-        """
-        with self._lock:
-            if os.getpid() != self._process or link not in self._reserved_here:
-                raise PrivacyError(f"entry {link.seq} was not reserved by this process: it counts")
-            with self._database.writing() as connection:
-                head = self._catch_up(connection)
-                self._books.check_void(link.seq, reason, signature)
-                _append(connection, head, "voided", {"seq": link.seq, "reason": reason, "signature": signature.hex()})
-            self._reserved_here.discard(link)
 
     def check(self, debits: Sequence[Debit]) -> None:
         """Refuses as ``reserve`` would now, without writing; only ``reserve`` decides."""
@@ -141,10 +113,10 @@ class Ledger:
             return books.executed(asset, run)
 
     def debits(self, asset: str | None = None) -> tuple[Debit, ...]:
-        """Lists the debits that count, under one name or under all, in the order they were made."""
+        """Lists the debits, under one name or under all, in the order they were made."""
         with self.reading() as books:
-            counted = (line.debit for line in books.lines.values() if line.state is not State.VOIDED)
-            return tuple(debit for debit in counted if asset in (None, debit.asset))
+            debits = (line.debit for line in books.lines.values())
+            return tuple(debit for debit in debits if asset in (None, debit.asset))
 
     def head(self) -> Link:
         """Returns the last entry, for a witness to keep."""

@@ -76,8 +76,6 @@ def test_the_largest_rejected_mu_agrees_with_forty_digits(m: int, r: int, v: int
     mu = one_run.fdp_mu(m, r, v, p)
     assert mu > 0
     assert exact_fdp_margin(m, r, v, mu - 1e-6, p) > 0 > exact_fdp_margin(m, r, v, mu + 1e-6, p)
-    assert one_run.fdp_rejects(m, r, v, mu - 1e-6, p)
-    assert not one_run.fdp_rejects(m, r, v, mu + 1e-6, p)
 
 
 def test_half_right_guesses_refute_nothing() -> None:

@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from privacy.audit import ledger_chain
+from privacy.audit import ledger_chain, limits
 from privacy.audit.ledger_chain import lines
 from privacy.audit.payments import ledger_name
 from privacy.store.books import START, Link, entry
@@ -54,7 +54,7 @@ def _bodies(predicate: Body, holder: str, place: int) -> list[Body]:
     budgets: Body = {ledger_name(claim): _budget(one.get("lifetime")) for claim, one in paid}
     found: list[Body] = [
         {"kind": "created", "id": f"{place:032x}", "simulation": True},
-        {"kind": "asset", "asset": asset, "budgets": budgets, "purposes": {"training": "1"}, "officer": None},
+        {"kind": "asset", "asset": asset, "budgets": budgets, "purposes": {"training": "1"}},
     ]
     runs = [(predicate["run"]["id"], list(_attempts(predicate, holder)))]
     # Budgets of the sample are those of one earlier run, of as many attempts for each claim.
@@ -108,7 +108,7 @@ def with_ledgers(predicate: Body, ledgers: dict[str, list[Body]] | None = None) 
     """The predicate with its ``ledger.chain`` claim, and the file that the claim is about."""
     data, body = written(of(predicate) if ledgers is None else ledgers), without(predicate)
     body["claims"].append(ledger_chain.claim_of(data, body["run"]["id"]))
-    return body, data
+    return limits.told(body), data
 
 
 def with_evidence(predicate: Body) -> tuple[Body, bytes]:
@@ -116,7 +116,7 @@ def with_evidence(predicate: Body) -> tuple[Body, bytes]:
     body = copy.deepcopy(predicate)
     body["claims"] = [claim for claim in body["claims"] if claim["id"] not in EVIDENCE]
     body["claims"] += evidence(body)
-    return body, behind(body)
+    return limits.told(body), behind(body)
 
 
 def without(predicate: Body) -> Body:

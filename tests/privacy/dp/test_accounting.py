@@ -16,7 +16,6 @@ from privacy.dp.accounting import (
     calibrate_noise,
     curve,
     epsilon,
-    executions_within,
     posterior_from_even_odds,
     round_up,
 )
@@ -229,36 +228,11 @@ def test_the_noise_of_the_hospitals_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "spent"),
-    [
-        (event("1", "20", 1), [event("1", "10.6156", 9)]),
-        (event("0.1", "8", 1), [event("1", "30", 3)]),
-        (SKELLAM.times(1), [event("1", "30", 1)]),
-    ],
-)
-def test_what_a_budget_still_allows_is_the_most_that_fits(one: Event, spent: list[GaussianEvent]) -> None:
-    allowed = executions_within(one, budget=Decimal(1), delta=DELTA, spent=spent)
-    by = accountant_for([one])
-    assert allowed > 0
-    assert epsilon([*spent, one.times(allowed)], DELTA, ZERO_OUT, by) <= 1
-    assert epsilon([*spent, one.times(allowed + 1)], DELTA, ZERO_OUT, by) > 1
-
-
-def test_calibration_in_both_directions_agrees() -> None:
-    noise = calibrate_noise(event("1", "1", 17), target=Decimal(1), delta=DELTA)
-    assert executions_within(event("1", str(noise), 1), budget=Decimal(1), delta=DELTA) == 17
-    assert executions_within(event("1", "0.5", 1), budget=Decimal(1), delta=DELTA) == 0
-    assert executions_within(event("1", "1", 1), budget=Decimal(1), delta=DELTA, spent=[event("1", "1", 1)]) == 0
-
-
-@pytest.mark.parametrize(
     ("target", "delta"), [("0", "0.001"), ("-1", "0.001"), ("1", "0"), ("1", "1"), ("NaN", "0.1"), ("1", "NaN")]
 )
 def test_unusable_targets_are_the_users_mistake(target: str, delta: str) -> None:
     with pytest.raises(ConfigError):
         calibrate_noise(event("1", "1", 1), target=Decimal(target), delta=Decimal(delta))
-    with pytest.raises(ConfigError):
-        executions_within(event("1", "1", 1), budget=Decimal(target), delta=Decimal(delta))
 
 
 def test_epsilon_is_written_rounded_up() -> None:

@@ -16,7 +16,6 @@ from privacy.dp.events import (
     SkellamEvent,
     decimal,
     event_from_json,
-    joint,
     merged,
 )
 from privacy.errors import UnsupportedEventError
@@ -149,18 +148,3 @@ def test_merging_adds_counts_of_equal_mechanisms_only() -> None:
     assert merged([EVENT, other, EVENT]) == (EVENT.times(30), other)
     unlike: list[Event] = [other, exact, people, SKELLAM, SKELLAM]
     assert merged(unlike) == (other, exact, people, SKELLAM.times(40))
-
-
-def test_releases_from_one_batch_are_one_gaussian_in_more_dimensions() -> None:
-    sampling = Sampling(SamplingType.POISSON, Decimal("0.1"))
-    gradient, quantile = (GaussianEvent(Decimal(z), sampling, 7) for z in ("3", "4"))
-    together = joint([gradient, quantile])
-    assert together == GaussianEvent(Decimal("2.4"), sampling, 7)
-    third = joint([GaussianEvent(Decimal(1), sampling, 1)] * 3)
-    assert third.noise_multiplier == Decimal("0.577350269")
-
-
-def test_releases_that_cannot_share_a_batch_are_refused() -> None:
-    for events in ([], [EVENT, EVENT.times(3)], [EVENT, GaussianEvent(Decimal(1), TRUNCATED, 15)]):
-        with pytest.raises(UnsupportedEventError):
-            joint(events)

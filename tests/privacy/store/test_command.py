@@ -12,11 +12,10 @@ from typer.testing import CliRunner
 from privacy.dp.events import GaussianEvent, Sampling, SamplingType, SkellamEvent
 from privacy.dp.filters import Filter, FilterKind
 from privacy.errors import ConfigError, FederationError
-from privacy.store.books import void_record
 from privacy.store.budgets import UNLIMITED, Asset
 from privacy.store.command import site
 from privacy.store.ledger import Ledger
-from tests.privacy.store.example import EVENT, FITS, HEARTS, OFFICER, debit, ledger_in
+from tests.privacy.store.example import EVENT, FITS, HEARTS, debit, ledger_in
 
 RENYI = Filter.for_budget(FilterKind.RENYI, Decimal(1), Decimal("0.001"))
 LUNGS = Asset("lungs", {"record": RENYI})
@@ -29,8 +28,6 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ledger = ledger_in(folder, SHARED, LUNGS)
     ledger.release(ledger.reserve([debit(1)]))
     ledger.reserve([debit(2, asset="hearts-2024", purpose="tuning")])
-    (link,) = ledger.reserve([debit(3)])
-    ledger.void(link, "never sent", OFFICER.sign(void_record(link, "never sent")))
     sampled = GaussianEvent(Decimal(4), Sampling(SamplingType.POISSON, Decimal("0.05")), 20)
     skellam = SkellamEvent(Decimal("1e6"), Decimal(16), Decimal(64), 1)
     ledger.reserve([debit(1, asset="lungs", event=sampled), debit(2, asset="lungs", event=skellam)])
@@ -79,12 +76,12 @@ def test_it_never_rounds_in_the_favour_of_the_guarantee(path: Path) -> None:
 def test_it_lists_every_mechanism_with_what_became_of_it(path: Path) -> None:
     events = told(path)["events"]
     assert [(one["asset"], one["purpose"], one["rounds"], one["executions"]) for one in events] == [
-        ("hearts", "training", [1, 3], 3),
+        ("hearts", "training", [1, 1], 3),
         ("hearts-2024", "tuning", [2, 2], 3),
         ("lungs", "training", [1, 1], 20),
         ("lungs", "training", [2, 2], 1),
     ]
-    assert events[0]["attempts"] == {"reserved": 0, "released": 1, "voided": 1}
+    assert events[0]["attempts"] == {"reserved": 0, "released": 1}
     assert events[0]["event"] == EVENT.times(1).to_json()
     assert [one["words"] for one in events[2:]] == [
         "Gaussian 4, Poisson 0.05",
@@ -99,7 +96,7 @@ def test_for_people(path: Path) -> None:
     assert "hearts, also called hearts-2024" in text
     assert "50.89 % of the sum is left (GDP filter)" in text
     assert f"(Rényi filter, order {RENYI.order})" in text
-    assert "1 of 2, 1 voided" in text
+    assert "1 of 1" in text
     assert "lungs" not in asked(path, "--asset", "hearts-2024")[1]
 
 

@@ -1,7 +1,6 @@
-"""The life of a debit: reserved before anything leaves, spent for ever, released, or voided on a signature."""
+"""The life of a debit: reserved before anything leaves, spent for ever, perhaps released."""
 
 import math
-import os
 import threading
 from dataclasses import replace
 from decimal import Decimal
@@ -21,11 +20,10 @@ from privacy.errors import (
     UnsupportedEventError,
     VerificationError,
 )
-from privacy.keys.signing import SigningKey
-from privacy.store.books import Link, State, void_record
+from privacy.store.books import Link, State
 from privacy.store.budgets import UNLIMITED, Asset
 from privacy.store.ledger import Ledger
-from tests.privacy.store.example import CHEAP, EVENT, FITS, GDP, HEARTS, OFFICER, debit, ledger_in
+from tests.privacy.store.example import CHEAP, EVENT, FITS, GDP, HEARTS, debit, ledger_in
 
 
 def states(ledger: Ledger) -> list[State]:
@@ -207,7 +205,6 @@ class TestBudget:
             replace(HEARTS, budgets={"record": less}),
             replace(HEARTS, budgets={"record": UNLIMITED}),
             replace(HEARTS, purposes={"training": Decimal(1), "tuning": Decimal(1)}),
-            replace(HEARTS, officer=SigningKey(bytes([1] * 32)).public_key),
         ):
             with pytest.raises(ConfigError):
                 ledger.declare(changed)
@@ -285,90 +282,6 @@ class TestPlan:
             thread.join()
         assert ledger.executed("hearts") == 9
         assert len(refused) == 9
-
-
-class TestVoid:
-    REASON = "the connection was never opened"
-
-    def signed(self, link: Link, key: SigningKey = OFFICER, reason: str = REASON) -> bytes:
-        return key.sign(void_record(link, reason))
-
-    def test_what_an_officer_takes_back_counts_no_more(self, tmp_path: Path) -> None:
-        ledger = ledger_in(tmp_path)
-        kept, taken = ledger.reserve([debit(1, limit=6), debit(2, limit=6)])
-        ledger.void(taken, self.REASON, self.signed(taken))
-        again = Ledger(tmp_path / "ledger.db")
-        assert states(again) == [State.RESERVED, State.VOIDED]
-        assert again.executed("hearts") == 3
-        assert again.debits() == (debit(1, limit=6),)
-        with again.reading() as books:
-            assert books.spent("hearts", "record") == (EVENT,)
-        again.reserve([debit(3, limit=6)])
-        with pytest.raises(LocalProtocolError, match="already debited"):
-            again.reserve([debit(2, limit=6)])
-        ledger.release([kept])
-        with pytest.raises(LocalProtocolError):
-            ledger.release([taken])
-
-    def test_nobody_else_can(self, tmp_path: Path) -> None:
-        ledger = ledger_in(tmp_path)
-        (link,) = ledger.reserve([debit()])
-        for reason, signature in (
-            (self.REASON, self.signed(link, SigningKey(bytes([1] * 32)))),
-            ("another reason", self.signed(link)),
-            (self.REASON, self.signed(Link(link.seq, bytes(32)))),
-            (self.REASON, b""),
-        ):
-            with pytest.raises(VerificationError):
-                ledger.void(link, reason, signature)
-        assert states(ledger) == [State.RESERVED]
-
-    def test_not_where_no_officer_was_named(self, tmp_path: Path) -> None:
-        ledger = ledger_in(tmp_path, replace(HEARTS, officer=None))
-        (link,) = ledger.reserve([debit()])
-        with pytest.raises(PrivacyError, match="names no officer"):
-            ledger.void(link, self.REASON, self.signed(link))
-
-    def test_not_after_the_release(self, tmp_path: Path) -> None:
-        ledger = ledger_in(tmp_path)
-        links = ledger.reserve([debit()])
-        ledger.release(links)
-        with pytest.raises(PrivacyError, match="counts"):
-            ledger.void(links[0], self.REASON, self.signed(links[0]))
-
-    def test_not_when_somebody_else_marked_the_release(self, tmp_path: Path) -> None:
-        ledger = ledger_in(tmp_path)
-        links = ledger.reserve([debit()])
-        Ledger(tmp_path / "ledger.db").release(links)
-        with pytest.raises(PrivacyError, match="counts"):
-            ledger.void(links[0], self.REASON, self.signed(links[0]))
-
-    def test_not_after_a_crash(self, tmp_path: Path) -> None:
-        ledger = ledger_in(tmp_path)
-        (link,) = ledger.reserve([debit()])
-        with pytest.raises(PrivacyError, match="not reserved by this process"):
-            Ledger(tmp_path / "ledger.db").void(link, self.REASON, self.signed(link))
-
-    def test_not_from_a_fork(self, tmp_path: Path) -> None:
-        ledger = ledger_in(tmp_path)
-        (link,) = ledger.reserve([debit()])
-        child = os.fork()
-        if child == 0:
-            try:
-                ledger.void(link, self.REASON, self.signed(link))
-            except PrivacyError:
-                os._exit(7)
-            os._exit(0)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-        assert states(ledger) == [State.RESERVED]
-
-    def test_not_twice(self, tmp_path: Path) -> None:
-        ledger = ledger_in(tmp_path)
-        (link,) = ledger.reserve([debit()])
-        ledger.void(link, self.REASON, self.signed(link))
-        with pytest.raises(PrivacyError):
-            ledger.void(link, self.REASON, self.signed(link))
-        assert ledger.executed("hearts") == 0
 
 
 class TestWitness:

@@ -1,4 +1,4 @@
-"""Any order of reserving, releasing, voiding, crashing and reopening, from two sides: the ledger is the plain model."""
+"""Any order of reserving, releasing, crashing and reopening, from two sides: the ledger is the plain model."""
 
 import contextlib
 import shutil
@@ -17,14 +17,14 @@ from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, 
 from privacy.dp.events import FULL_BATCH, GaussianEvent
 from privacy.errors import FederationError
 from privacy.store import database
-from privacy.store.books import Link, State, void_record
+from privacy.store.books import Link, State
 from privacy.store.budgets import Asset, Debit
 from privacy.store.ledger import Ledger
-from tests.privacy.store.example import GDP, OFFICER
+from tests.privacy.store.example import GDP
 
 SHARES = {"training": Decimal(1), "tuning": Decimal("0.4")}
-HEARTS = Asset("hearts", {"record": GDP}, SHARES, officer=OFFICER.public_key)
-LUNGS = Asset("lungs", {"record": GDP, "site": GDP}, SHARES, officer=OFFICER.public_key)
+HEARTS = Asset("hearts", {"record": GDP}, SHARES)
+LUNGS = Asset("lungs", {"record": GDP, "site": GDP}, SHARES)
 OTHERS = ("hearts-2024", "hearts-2025")
 LIMIT = Fraction(GDP.limit)
 
@@ -52,10 +52,6 @@ class Model:
     names: dict[str, str] = field(default_factory=lambda: {"hearts": "hearts", "lungs": "lungs", OTHERS[0]: "hearts"})
     made: list[Debit] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
-    owners: list[int] = field(default_factory=list)
-
-    def counting(self) -> list[Debit]:
-        return [debit for debit, state in zip(self.made, self.states, strict=True) if state is not State.VOIDED]
 
     def allows(self, wanted: list[Debit]) -> bool:
         """Says whether all of it may be reserved, from the rules and nothing else."""
@@ -77,12 +73,12 @@ class Model:
 
     def _within_the_plan(self, debit: Debit, wanted: list[Debit]) -> bool:
         limits = {one.limit for one in [*self.made, *wanted] if one.plan == debit.plan}
-        ran = [one.event.count for one in [*self.counting(), *wanted] if one.plan == debit.plan]
+        ran = [one.event.count for one in [*self.made, *wanted] if one.plan == debit.plan]
         return limits == {debit.limit} and sum(ran) <= debit.limit
 
     def _within_the_budget(self, debit: Debit, wanted: list[Debit]) -> bool:
         asset = self._asset(debit)
-        everything = [one for one in [*self.counting(), *wanted] if one.claim == debit.claim]
+        everything = [one for one in [*self.made, *wanted] if one.claim == debit.claim]
         same = [one for one in everything if self._asset(one) is asset]
         used = [one for one in same if one.purpose == debit.purpose]
         share = Fraction(asset.purposes[debit.purpose]) if asset else 0
@@ -115,7 +111,6 @@ class Life(RuleBasedStateMachine):
         for asset in (replace(HEARTS, aliases=OTHERS[:1]), LUNGS):
             ledger.declare(asset)
         self.sides = [Ledger(self.path), Ledger(self.path)]
-        self.lives = [0, 1]  # a new number for each process
 
     def teardown(self) -> None:
         database._SYNCHRONOUS = self.durable
@@ -138,7 +133,6 @@ class Life(RuleBasedStateMachine):
         first = len(self.model.made)
         self.model.made += wanted
         self.model.states += [State.RESERVED] * len(wanted)
-        self.model.owners += [self.lives[side]] * len(wanted)
         return multiple(*((first + place, link) for place, link in enumerate(links)))
 
     @rule(side=sides, which=links)
@@ -152,25 +146,9 @@ class Life(RuleBasedStateMachine):
             assert self.model.states[number] is State.RESERVED
             self.model.states[number] = State.RELEASED
 
-    @rule(side=sides, which=links, forged=st.booleans())
-    def void(self, side: int, which: tuple[int, Link], forged: bool) -> None:
-        number, link = which
-        own = self.model.owners[number] == self.lives[side]
-        allowed = own and not forged and self.model.states[number] is State.RESERVED
-        try:
-            self.sides[side].void(
-                link, "never sent", OFFICER.sign(void_record(link, "sent" if forged else "never sent"))
-            )
-        except FederationError:
-            assert not allowed
-        else:
-            assert allowed
-            self.model.states[number] = State.VOIDED
-
     @rule(side=sides)
     def crash_and_reopen(self, side: int) -> None:
         self.sides[side] = Ledger(self.path)
-        self.lives[side] = max(self.lives) + 1
 
     @rule()
     def somebody_dies_in_the_middle(self) -> None:
@@ -199,10 +177,10 @@ class Life(RuleBasedStateMachine):
         self.check(Ledger(self.path))  # not the two sides: what they have not seen yet must not matter
 
     def check(self, ledger: Ledger) -> None:
-        assert ledger.debits() == tuple(self.model.counting())
+        assert ledger.debits() == tuple(self.model.made)
         with ledger.reading() as books:
             assert [line.state for line in books.lines.values()] == self.model.states
-        spent = [one for one in self.model.counting() if self.model.names[one.asset] == "hearts"]
+        spent = [one for one in self.model.made if self.model.names[one.asset] == "hearts"]
         assert cost(spent) <= LIMIT
 
 
