@@ -108,7 +108,8 @@ TAKE = type(records()).take
 
 def noise(instead: Noise, *, gaussian: Callable[..., None] | None = None) -> Patch:
     def patch(to: pytest.MonkeyPatch) -> None:
-        to.setattr(privacy.dp.mechanism, "rounded_gaussian_exact", instead)
+        for module in (privacy.dp.mechanism, privacy.dp.plan):  # at a site, and on an opened sum
+            to.setattr(module, "rounded_gaussian_exact", instead)
         to.setattr(privacy.dp.plan, "skellam_exact", lambda v, n, e: _skellam(instead, v, n, e))
         if gaussian is not None:
             to.setattr(clients.clipping, "add_gaussian", gaussian)

@@ -288,7 +288,7 @@ def test_what_is_due_in_time_is_done_while_the_server_is_away() -> None:
     agent = Agent()
     agent.wire.fail("open", *[FleetError("down")] * 50)
     with living(agent):
-        agent.until(lambda: agent.wire.calls.count("open") == 20)
+        agent.until(lambda: agent.wire.calls.count("open") >= 20)
         assert agent.ticks >= 19
 
 
